@@ -1,0 +1,1 @@
+"""The door that runs jobs on a node."""

@@ -1,0 +1,1 @@
+"""Ground floor: arrays in, arrays or frozen dataclasses out."""

@@ -1,0 +1,1 @@
+"""Floor 2a: FITS, LDAC, external headers, WCS and manifests."""

@@ -1,0 +1,1 @@
+"""Floor 2b: pictures for people, drawn by Matplotlib."""

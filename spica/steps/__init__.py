@@ -1,0 +1,1 @@
+"""Floor 3: files in, files and a result out."""
