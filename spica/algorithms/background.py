@@ -1,8 +1,8 @@
 """Sky level and noise on a coarse mesh, evaluated for a whole image or for any strip of rows.
 
-The mesh follows Bertin & Arnouts (1996), section 3: in each cell a clipped histogram gives mode and rms, a median filter
-over cells removes those lifted by objects, a natural bicubic spline joins the cells. The estimate of a cell is the one
-sep.Background makes; it stands here as a kernel because sep keeps its mesh to itself, and strips need the mesh.
+The mesh follows Bertin & Arnouts (1996), section 3: in each cell a clipped histogram gives mode and rms, a median
+filter over cells removes those lifted by objects, a natural bicubic spline joins the cells. The estimate of a cell is
+the one sep.Background makes; it stands here as a kernel because sep keeps its mesh to itself, and strips need the mesh.
 """
 
 from __future__ import annotations
@@ -271,5 +271,7 @@ def _evaluate_rows(basis_y, mesh, second_x, index, weight):  # type: ignore[no-u
         for x in range(index.size):
             i = index[x]
             k = min(i + 1, n_x - 1)
-            out[row, x] = weight[x, 0] * node[i] + weight[x, 1] * node[k] + weight[x, 2] * bend[i] + weight[x, 3] * bend[k]
+            out[row, x] = (
+                weight[x, 0] * node[i] + weight[x, 1] * node[k] + weight[x, 2] * bend[i] + weight[x, 3] * bend[k]
+            )
     return out

@@ -13,10 +13,11 @@ from typing import BinaryIO
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.hdu.compressed._compression import CfitsioException
 from numpy.typing import DTypeLike
 
 from spica.files.checksum import atomic_path
-from spica.files.header import HeaderCards
+from spica.files.header import NO_CARDS, HeaderCards
 from spica.files.scan import (
     CHUNK_BYTES,
     ByteSource,
@@ -56,9 +57,7 @@ class MefFile:
         self.path = path
         self.headers: tuple[HeaderCards, ...] = tuple(scan.header for scan in scans)
         self.images: tuple[ImageHdu, ...] = tuple(
-            _image(scan.index, scan.header, shape)
-            for scan in scans
-            if (shape := image_shape(scan.header)) is not None
+            _image(scan.index, scan.header, shape) for scan in scans if (shape := image_shape(scan.header)) is not None
         )
         self._scans = scans
         self._limits = limits
@@ -74,7 +73,9 @@ class MefFile:
     def __enter__(self) -> MefFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -104,7 +105,7 @@ class MefFile:
             with ByteSource(self.path, self._limits.max_unpacked_bytes) as source, open(descriptor, "wb") as unpacked:
                 while part := source.read(CHUNK_BYTES):
                     unpacked.write(part)
-            return open(name, "rb")  # noqa: SIM115 closed by close()
+            return open(name, "rb")
         finally:
             os.unlink(name)
 
@@ -144,7 +145,9 @@ class MefFile:
         try:
             return np.memmap(self._open(), dtype=kind, mode="r", offset=offset, shape=image.shape)
         except (OSError, ValueError) as trouble:
-            raise DataError(f"{self.path.name} HDU {image.index} cannot be read ({trouble}); verify the file") from trouble
+            raise DataError(
+                f"{self.path.name} HDU {image.index} cannot be read ({trouble}); verify the file"
+            ) from trouble
 
     def _read_tiles(self, image: ImageHdu, window: Section) -> tuple[np.ndarray, float, float, int | None]:
         """Unpack the tiles of a window; scaling is left to the caller, quantised floats come out as floats."""
@@ -157,9 +160,19 @@ class MefFile:
                     )
                 unit = self._astropy[image.index]
                 raw = np.asarray(unit.section[window])
-        except (OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, AttributeError, fits.VerifyError) as trouble:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+            RuntimeError,
+            AttributeError,
+            CfitsioException,
+            fits.VerifyError,
+        ) as trouble:
             raise DataError(
-                f"{self.path.name} HDU {image.index}: its tiles cannot be unpacked ({trouble}); fetch the file again"
+                f"{self.path.name} HDU {image.index}: its tiles cannot be unpacked ({trouble}); fetch it again"
             ) from trouble
         scale, zero, blank = _scaling(image.header)
         if raw.dtype.kind == "f" and int(image.header["ZBITPIX"]) > 0:  # type: ignore[arg-type]
@@ -179,9 +192,13 @@ def _window(image: ImageHdu, section: Section | None) -> Section:
     if section is None:
         return tuple(slice(0, n) for n in image.shape)
     if len(section) != len(image.shape):
-        raise DataError(f"HDU {image.index} has {len(image.shape)} axes, the section {len(section)}; give one slice an axis")
+        raise DataError(
+            f"HDU {image.index} has {len(image.shape)} axes, the section {len(section)}; give one slice an axis"
+        )
     for part, length in zip(section, image.shape, strict=True):
-        start, stop = (part, part + 1) if isinstance(part, int) else (part.start or 0, length if part.stop is None else part.stop)
+        start, stop = (
+            (part, part + 1) if isinstance(part, int) else (part.start or 0, length if part.stop is None else part.stop)
+        )
         if not 0 <= start < stop <= length:
             raise DataError(f"HDU {image.index}: the section {start}:{stop} leaves the axis of {length} pixels")
     return section
@@ -240,14 +257,14 @@ class ImageToWrite:
     """One image for `write_mef`: pixels [y, x], its cards (structure is made from the pixels), EXTNAME."""
 
     data: np.ndarray
-    cards: HeaderCards = HeaderCards(())
+    cards: HeaderCards = NO_CARDS
     name: str = ""
 
 
 def write_image(
     path: str | os.PathLike[str],
     data: np.ndarray,
-    cards: HeaderCards = HeaderCards(()),  # noqa: B008 frozen
+    cards: HeaderCards = NO_CARDS,
     compress: bool = False,
     checksum: bool = True,
     quantise_level: float = 0.0,
@@ -255,7 +272,8 @@ def write_image(
     """Write one image, atomically; with `compress` into the first extension of a tile-compressed file.
 
     Compression is lossless (RICE_1 for integers, GZIP_2 for floats) unless `quantise_level` q > 0, which stores floats
-    with steps of noise/q, dithered by a fixed seed (RICE_1, SUBTRACTIVE_DITHER_2: zeros stay zeros). Cards keep their text.
+    with steps of noise/q, dithered by a fixed seed (RICE_1, SUBTRACTIVE_DITHER_2: zeros stay zeros). Cards keep
+    their text.
     """
     if compress:
         write_mef(path, [ImageToWrite(data, cards)], compress=True, checksum=checksum, quantise_level=quantise_level)
@@ -266,7 +284,7 @@ def write_image(
 def write_mef(
     path: str | os.PathLike[str],
     images: Sequence[ImageToWrite],
-    primary: HeaderCards = HeaderCards(()),  # noqa: B008 frozen
+    primary: HeaderCards = NO_CARDS,
     compress: bool = False,
     checksum: bool = True,
     quantise_level: float = 0.0,
@@ -289,7 +307,7 @@ def _write_compressed(
         quantised = real and level > 0
         units.append(
             fits.CompImageHDU(
-                data=image.data,
+                data=image.data.astype(np.uint8) if image.data.dtype.kind == "b" else image.data,
                 header=_astropy_header(image.cards),
                 name=image.name or None,
                 compression_type="GZIP_2" if real and not quantised else "RICE_1",

@@ -100,7 +100,7 @@ class ByteSource:
         if magic[:2] == b"\x1f\x8b":
             self.compression, self._file = "gzip", gzip.GzipFile(fileobj=self._raw)  # type: ignore[assignment]
         elif magic == b"BZh":
-            self.compression, self._file = "bzip2", bz2.BZ2File(self._raw)  # type: ignore[assignment]
+            self.compression, self._file = "bzip2", bz2.BZ2File(self._raw)
         elif magic[:2] == b"\x1f\x9d":
             self.compression, self._file = "compress", LzwReader(self._raw)  # type: ignore[assignment]
 
@@ -166,7 +166,7 @@ def padded(count: int) -> int:
 
 
 def ones_sum(data: bytes, start: int = 0) -> int:
-    """32-bit ones'-complement sum of big-endian words (FITS standard 4.0, appendix J); short ends count as zero bytes."""
+    """32-bit ones'-complement sum of big-endian words (FITS standard 4.0, appendix J), zero-padded."""
     data = data + b"\0" * (-len(data) % 4)
     total = start + int(np.frombuffer(data, dtype=">u4").sum(dtype=np.uint64))
     while total >> 32:
@@ -219,7 +219,7 @@ def image_shape(header: HeaderCards) -> tuple[int, ...] | None:
 
 
 def data_size(header: HeaderCards, index: int, limits: FileLimits) -> int:
-    """Bytes of data this header announces, without padding; StructureError where a mandatory keyword is bad or too large."""
+    """Bytes of data this header announces, without padding; StructureError where a keyword is bad or too large."""
     bitpix = _integer(header, "BITPIX", None, -64, index)
     if bitpix not in _BITPIX:
         raise StructureError("bad_keyword", f"HDU {index}: BITPIX is {bitpix}; use 8, 16, 32, 64, -32 or -64", bitpix)
@@ -263,21 +263,25 @@ def _find_end(block: bytes) -> int:
 
 def _read_header(source: ByteSource, first: bytes, index: int, room: int) -> bytes:
     """Return the raw blocks of a header up to and with that of END."""
-    blocks = [first]
-    while _find_end(blocks[-1]) < 0:
-        if len(blocks) * BLOCK_LENGTH > room:
-            raise StructureError(
-                "header_too_large",
-                f"HDU {index}: no END within {room:,} bytes of header; raise max_header_bytes if the file is genuine",
-                len(blocks) * BLOCK_LENGTH,
-                room,
-            )
-        block = source.read(BLOCK_LENGTH)
+    blocks: list[bytes] = []
+    block = first
+    while True:
         if len(block) < BLOCK_LENGTH and _find_end(block) < 0:
             raise StructureError(
                 "no_end", f"HDU {index}: the file ends inside the header, END is missing; fetch the file again", index
             )
         blocks.append(block)
+        if len(blocks) * BLOCK_LENGTH > room:
+            raise StructureError(
+                "header_too_large",
+                f"HDU {index}: the headers fill more than the {room:,} bytes left for them; "
+                "raise max_header_bytes if the file is genuine",
+                len(blocks) * BLOCK_LENGTH,
+                room,
+            )
+        if _find_end(block) >= 0:
+            break
+        block = source.read(BLOCK_LENGTH)
     return b"".join(blocks)
 
 
@@ -381,7 +385,7 @@ def check_start(block: bytes, index: int) -> None:
 def read_headers(path: str | os.PathLike[str], limits: FileLimits | None = None) -> tuple[HeaderCards, ...]:
     """Return the cards of every header unit of a FITS file, plain or compressed.
 
-    Raises DataError where the file is broken before its last header; missing padding and trailing bytes are passed over.
+    Raises DataError where the file is broken before its last header; missing padding and trailing bytes are no matter.
     """
     chosen = limits or FileLimits()
     headers: list[HeaderCards] = []

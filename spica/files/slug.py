@@ -29,6 +29,6 @@ def slug(text: str, default: str = "unnamed", max_length: int = 64) -> str:
 
 
 def short_name(path: str | os.PathLike[str]) -> str:
-    """Return the file name without `.fits`, `.fit`, `.fts` and a compression suffix (`.gz .fz .bz2 .Z`), in any case."""
+    """Return the file name without `.fits .fit .fts` and a compression suffix (`.gz .fz .bz2 .Z`), in any case."""
     name = os.path.basename(os.fspath(path))
     return _SUFFIX.sub("", name) or name

@@ -71,9 +71,9 @@ def _summed_header(hdu: HduToWrite) -> bytes:
     carry = b""
     for part in hdu.data():
         length += len(part)
-        part = carry + part
-        cut = len(part) // 4 * 4
-        total, carry = ones_sum(part[:cut], total), part[cut:]
+        whole = carry + part
+        cut = len(whole) // 4 * 4
+        total, carry = ones_sum(whole[:cut], total), whole[cut:]
     if carry:
         total = ones_sum(carry, total)
     common = (*hdu.structure.cards, *hdu.cards.cards, *format_card("DATASUM", str(total), "data unit checksum"))

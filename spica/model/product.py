@@ -27,6 +27,8 @@ class Role(enum.StrEnum):
     DARK = "dark"
     BAD_PIXELS = "bad_pixels"
     MEASURES = "measures"
+    QUALITY = "quality"
+    SOLUTION = "solution"
     MANIFEST = "manifest"
     DELIVERED = "delivered"
     REPORT = "report"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
+from spica.files.checksum import atomic_path, sha256_file
 from spica.steps.simulate.camera import CameraModel
 from spica.steps.simulate.plan import ExposurePlan
 from spica.steps.simulate.render import DetectorImage, measure_sky_adu, render_detector
@@ -80,9 +80,7 @@ def simulate_exposure(
         rng = np.random.default_rng(rng)
     children = rng.spawn(camera.n_detectors)
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        images = list(
-            pool.map(lambda k: render_detector(plan, camera, sky, k, children[k]), range(camera.n_detectors))
-        )
+        images = list(pool.map(lambda k: render_detector(plan, camera, sky, k, children[k]), range(camera.n_detectors)))
     path = Path(path)
     _write(path, plan, camera, images)
     return _tell(path, plan, camera, images)
@@ -159,20 +157,19 @@ def _write(path: Path, plan: ExposurePlan, camera: CameraModel, images: Sequence
         for key, value, comment in nominal_wcs_cards(plan, camera, k):
             header[key] = (value, comment)
         hdus.append(fits.ImageHDU(data=image.adu, header=header))
-    for hdu in hdus:
+    whole = fits.HDUList(hdus)
+    whole.update_extend()
+    for hdu in whole:
         hdu.add_checksum(when="of the simulation")
-    temporary = path.with_name(f".{path.name}.part")
-    fits.HDUList(hdus).writeto(temporary, overwrite=True)
-    if plan.truncated_fraction is not None:
-        os.truncate(temporary, int(temporary.stat().st_size * plan.truncated_fraction))
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        whole.writeto(temporary, overwrite=True)
+        if plan.truncated_fraction is not None:
+            os.truncate(temporary, int(temporary.stat().st_size * plan.truncated_fraction))
 
 
 def _tell(path: Path, plan: ExposurePlan, camera: CameraModel, images: Sequence[DetectorImage]) -> ExposureTruth:
     """Gather the truth of a written exposure."""
     ra, dec = plan.true_pointing_deg
-    with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
     return ExposureTruth(
         plan=plan,
         file_name=path.name,
@@ -185,5 +182,5 @@ def _tell(path: Path, plan: ExposurePlan, camera: CameraModel, images: Sequence[
         n_cosmics=sum(image.n_cosmics for image in images),
         n_trails=len(plan.trails),
         n_saturated=sum(image.n_saturated for image in images),
-        sha256=digest,
+        sha256=sha256_file(path),
     )

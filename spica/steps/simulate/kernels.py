@@ -142,8 +142,8 @@ def add_tracks(charge, mask, x, y, angle, length, density):  # type: ignore[no-u
     for k in range(x.size):
         n = max(1, int(length[k] * 10.0))
         for t in range(n):
-            i = int(round(x[k] + 0.1 * t * math.cos(angle[k])))
-            j = int(round(y[k] + 0.1 * t * math.sin(angle[k])))
+            i = math.floor(x[k] + 0.1 * t * math.cos(angle[k]) + 0.5)
+            j = math.floor(y[k] + 0.1 * t * math.sin(angle[k]) + 0.5)
             if 0 <= i < nx and 0 <= j < ny:
                 charge[j, i] += density[k] * max(length[k], 1.0) / n
                 mask[j, i] = True

@@ -135,7 +135,7 @@ class ExposurePlan:
             ("seeing_arcsec", 0.0 < self.seeing_arcsec <= 30.0, "0 to 30 arcsec"),
             ("moffat_beta", self.moffat_beta > 2.0, "above 2"),
             ("ellipticity", 0.0 <= self.ellipticity < 0.9, "0 to 0.9"),
-            ("transparency", 0.0 <= self.transparency <= 1.5, "0 to 1.5"),
+            ("transparency", 1e-6 <= self.transparency <= 1.5, "1e-6 to 1.5"),
             ("defocus_arcsec", 0.0 <= self.defocus_arcsec <= 60.0, "0 to 60 arcsec"),
             ("truncated_fraction", self.truncated_fraction is None or 0.0 <= self.truncated_fraction < 1.0, "0 to 1"),
         )
@@ -156,10 +156,8 @@ class ExposurePlan:
 
     @property
     def zero_point_mag(self) -> float:
-        """Return the AB magnitude of 1 ADU/s in this exposure, airmass and transparency included (-inf when opaque)."""
+        """Return the AB magnitude of 1 ADU/s in this exposure, airmass and transparency included."""
         model = find_filter(self.filter_name)
-        if self.transparency <= 0.0:
-            return -math.inf
         return model.zero_point_mag - model.extinction_mag * self.airmass + 2.5 * math.log10(self.transparency)
 
     @property

@@ -52,7 +52,7 @@ def _fit_gaussians(radius: Floats, intensity: Floats, sigma: Floats) -> Gaussian
 
 @lru_cache(maxsize=32)
 def moffat_gaussians(beta: float) -> GaussianSum:
-    """Return a Moffat profile (scale alpha = 1) as Gaussians, for the seeing of galaxies; good to about 1 % of the peak."""
+    """Return a Moffat profile (scale alpha = 1) as Gaussians, good to about 1 % of the peak."""
     radius = np.geomspace(0.02, 9.0, 120)
     intensity = (beta - 1.0) / math.pi * (1.0 + radius**2) ** -beta
     return _fit_gaussians(radius, intensity, np.geomspace(0.3, 5.0, 6))
@@ -69,8 +69,8 @@ def exponential_gaussians() -> GaussianSum:
 def de_vaucouleurs_gaussians() -> GaussianSum:
     """Return I(r) = exp(-7.66925 ((r / r_half)^(1/4) - 1)) as Gaussians, cut at 6 half-light radii.
 
-    Source: de Vaucouleurs 1948, Ann. d'Astrophys. 11, 247. The flux beyond the cut is left out and the rest scaled to 1,
-    so that half of the light lies within a slightly smaller radius than nominal.
+    Source: de Vaucouleurs 1948, Ann. d'Astrophys. 11, 247. The flux beyond the cut is left out and the rest
+    scaled to 1, so that half of the light lies within a slightly smaller radius than nominal.
     """
     radius = np.geomspace(0.01, 6.0, 160)
     return _fit_gaussians(radius, np.exp(-7.66925 * (radius**0.25 - 1.0)), np.geomspace(0.03, 3.0, 8))

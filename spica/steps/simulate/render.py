@@ -206,9 +206,7 @@ def _add_stars(
     det = float(vxx[0] * vyy[0] - vxy[0] ** 2)
     shape = (float(vyy[0]) / det, -2.0 * float(vxy[0]) / det, float(vxx[0]) / det)
     order = 3 if alpha * math.sqrt(ratio) > 2.0 else (4 if alpha * math.sqrt(ratio) > 1.2 else 6)
-    kernels.add_moffats(
-        image, x, y, flux, radius, alpha, beta, shape, order, kernels.NODES, kernels.WEIGHTS
-    )
+    kernels.add_moffats(image, x, y, flux, radius, alpha, beta, shape, order, kernels.NODES, kernels.WEIGHTS)
 
 
 def _add_galaxies(

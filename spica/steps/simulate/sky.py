@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spica.model.errors import RecipeError
+from spica.reference.catalogue import separation_deg
 from spica.steps.simulate.plan import find_filter, offset_position
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -79,14 +79,6 @@ class SkyModel:
     def within(self, ra_deg: float, dec_deg: float, radius_deg: float) -> SkyModel:
         """Return the sources of a cone."""
         return self.take(separation_deg(self.ra_deg, self.dec_deg, ra_deg, dec_deg) <= radius_deg)
-
-
-def separation_deg(ra_deg: Floats, dec_deg: Floats, ra0_deg: float, dec0_deg: float) -> Floats:
-    """Return great-circle distances in degrees by the haversine formula, good at all separations below 180."""
-    dec, dec0 = np.radians(dec_deg), math.radians(dec0_deg)
-    half_ra = 0.5 * np.radians(ra_deg - ra0_deg)
-    a = np.sin(0.5 * (dec - dec0)) ** 2 + np.cos(dec) * math.cos(dec0) * np.sin(half_ra) ** 2
-    return np.degrees(2.0 * np.arcsin(np.sqrt(np.clip(a, 0.0, 1.0))))
 
 
 def draw_magnitudes(n: int, bright: float, faint: float, slope: float, rng: np.random.Generator) -> Floats:

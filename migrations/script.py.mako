@@ -1,0 +1,16 @@
+"""${message}."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = None
+depends_on = None
+
+${imports if imports else ""}
+
+def upgrade() -> None:
+    """Go up."""
+    ${upgrades if upgrades else "pass"}

@@ -1,0 +1,400 @@
+"""Point sources and the shape of the point spread function.
+
+Stars are picked on their locus of half-light radius; each gets an elliptical Moffat (Moffat 1969) by
+Levenberg-Marquardt, with one exponent for the image. The model is integrated over pixels, so that the width is that of
+the light before the detector samples it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from spica.algorithms.aperture import FLAG_BLENDED, FLAG_SATURATED, FLAG_TRUNCATED
+from spica.algorithms.robust import bad_mask, clipped_statistics, mad_rms, native_image
+
+STAR_DTYPE = np.dtype(
+    [(name, np.float64) for name in ("x", "y", "fwhm_pix", "ellipticity", "theta_deg", "beta", "chi2", "flux_adu")]
+    + [("source", np.int64)]
+)
+MIN_HALF_LIGHT_PIX = 0.75  # below it no optics: a hot pixel or a cosmic ray
+_BETA_STARS = 40  # stars with a free exponent, from whose median the shared one comes
+_MIN_BETA, _MAX_BETA = 1.2, 12.0
+_MAX_STAMP_HALF_PIX = 40
+_N_PARAMETERS = 8  # amplitude, x, y, q_xx, q_yy, q_xy, sky, ln beta
+_ITERATIONS = 40
+_INTEGRATED_PIX = 6.0  # above this FWHM a pixel's integral differs from its centre by less than 0.7 % in FWHM
+
+
+@dataclass(frozen=True, slots=True)
+class PsfMeasures:
+    """The point spread function of one image; NaN and no star where none could be fitted.
+
+    Attributes
+    ----------
+    fwhm_pix : float
+        Median FWHM, sqrt(major x minor), pixels.
+    fwhm_rms_pix : float
+        1.4826 MAD of the FWHM over stars.
+    ellipticity : float
+        1 - b/a of the median shape; the mean of noise directions cancels in it.
+    position_angle_deg : float
+        Of the major axis, counter-clockwise from +x, in (-90, 90].
+    beta : float
+        Moffat exponent shared by the stars.
+    chi2 : float
+        Median reduced chi^2; about 1 for a Moffat, large for a defocused or doubled image.
+    n_stars : int
+        Stars that entered the medians.
+    stars : ndarray, shape (n_stars,), dtype STAR_DTYPE
+        Per-star shapes; `source` is the row in the source table.
+    """
+
+    fwhm_pix: float
+    fwhm_rms_pix: float
+    ellipticity: float
+    position_angle_deg: float
+    beta: float
+    chi2: float
+    n_stars: int
+    stars: NDArray
+
+
+def select_stars(
+    sources: NDArray,
+    *,
+    min_snr: float = 20.0,
+    max_ellipticity: float = 0.5,
+    min_half_light_pix: float = MIN_HALF_LIGHT_PIX,
+    width_sigmas: float = 3.0,
+) -> NDArray[np.bool_]:
+    """Return True for the point sources of a table made by `detect_sources`.
+
+    The locus is the mode of ln(flux_radius) over clean bright sources (kernel density, weight ln S/N, so that
+    the many faint galaxies do not carry it), its width 1.4826 MAD inside 15 %, held between 3 and 12 %; fainter sources
+    get the width their S/N adds. Own derivation.
+
+    Parameters
+    ----------
+    sources : structured ndarray, shape (n,)
+        Fields flags, flux_auto, fluxerr_auto, flux_radius, ellipticity, snr_win.
+    min_snr : float
+        Least windowed S/N.
+    max_ellipticity : float
+        Above it a source is no star, even in an image with trailed stars of 0.4.
+    min_half_light_pix : float
+        Smaller ones are hot pixels and cosmic rays.
+    width_sigmas : float
+        Half width of the locus.
+    """
+    unfit = FLAG_BLENDED | FLAG_SATURATED | FLAG_TRUNCATED
+    radius = sources["flux_radius"]
+    candidate = (
+        ((sources["flags"] & unfit) == 0)
+        & (sources["snr_win"] > min_snr)
+        & (sources["flux_auto"] > 0)
+        & (radius > min_half_light_pix)
+        & (sources["ellipticity"] < max_ellipticity)
+    )
+    if not candidate.any():
+        return np.zeros(sources.size, dtype=bool)
+    log_radius = np.log(np.where(candidate, radius, 1.0))
+    snr = np.where(candidate, np.maximum(sources["snr_win"], 1.0), 1.0)
+    mode = _locus_mode(log_radius[candidate], np.log(np.minimum(snr[candidate], 1e3)))
+    width = 0.05
+    for _ in range(5):
+        near = candidate & (np.abs(log_radius - mode) < 0.15)
+        if not near.any():
+            break
+        width = min(max(mad_rms(log_radius[near] - mode), 0.03), 0.12)
+        inside = candidate & (np.abs(log_radius - mode) < 2.0 * width)
+        if inside.any():
+            mode = float(np.median(log_radius[inside]))
+    return candidate & (np.abs(log_radius - mode) < width_sigmas * np.hypot(width, 0.7 / snr))
+
+
+def _locus_mode(log_radius: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """Peak of a weighted kernel density; of peaks within a tenth of the highest the one of smallest radius."""
+    bandwidth = max(0.04, 0.3 * mad_rms(log_radius) * log_radius.size**-0.2)
+    grid = np.arange(log_radius.min() - bandwidth, log_radius.max() + 2 * bandwidth, 0.25 * bandwidth)
+    grid = np.linspace(grid[0], grid[-1], min(grid.size, 2000))
+    counts, edges = np.histogram(log_radius, bins=grid.size, range=(grid[0], grid[-1]), weights=weight)
+    step = (grid[-1] - grid[0]) / grid.size
+    reach = math.ceil(4 * bandwidth / step)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * step / bandwidth) ** 2)
+    density = np.convolve(counts, kernel, mode="full")[reach : reach + grid.size]
+    centre = 0.5 * (edges[1:] + edges[:-1])
+    padded = np.concatenate([[0.0], density, [0.0]])
+    peaks = np.flatnonzero((density >= padded[:-2]) & (density > padded[2:]) & (density > 0.9 * density.max()))
+    return float(centre[peaks[0] if peaks.size else int(np.argmax(density))])
+
+
+def measure_psf(
+    data: ArrayLike,
+    noise: float | NDArray,
+    sources: NDArray,
+    stars: NDArray[np.bool_],
+    *,
+    saturation_adu: float | None = None,
+    background_adu: float = 0.0,
+    mask: NDArray | None = None,
+    gain_e_per_adu: float | None = None,
+    max_stars: int = 200,
+    model_error: float = 0.02,
+    pixel_integrated: bool = True,
+) -> PsfMeasures:
+    """Fit the point spread function to the stars of a sky-subtracted image.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        Image in ADU with the background subtracted.
+    noise : float or ndarray
+        Rms of the sky in ADU.
+    sources : structured ndarray
+        Table of `detect_sources`; neighbours in it are kept out of a star's pixels.
+    stars : ndarray of bool
+        Which of them to fit, as from `select_stars`.
+    saturation_adu, background_adu : float
+        Pixels with data + background at or above saturation are left out.
+    mask : ndarray, optional
+        Non-zero where a pixel is not to be used.
+    gain_e_per_adu : float, optional
+        Adds photon noise to the weights.
+    max_stars : int
+        The brightest in flux_max are fitted.
+    model_error : float
+        Relative error added to the weights: no real star is a Moffat to better than some per cent.
+    pixel_integrated : bool
+        False fits the model sampled at pixel centres: the width as it appears on the detector.
+
+    Raises
+    ------
+    ValueError
+        When shapes do not agree or stars has another length than sources.
+    """
+    image = native_image(data)
+    if stars.shape != sources.shape:
+        raise ValueError(f"stars of size {stars.size} for {sources.size} sources; mark the stars of the same table")
+    ceiling = np.inf if saturation_adu is None else saturation_adu - background_adu
+    bad = bad_mask(image, mask)
+    sigma = np.atleast_2d(np.asarray(noise, dtype=np.float32))
+    chosen = np.flatnonzero(stars)
+    chosen = chosen[np.argsort(-sources["flux_max"][chosen], kind="stable")][:max_stars]
+    if chosen.size == 0 or not np.nanmax(sigma) > 0:
+        return _no_psf()
+    positions = np.stack([sources["x_win"], sources["y_win"], sources["flux_auto"]], axis=1)
+    half_light = float(np.median(sources["flux_radius"][chosen]))
+    half = int(min(max(math.ceil(4.5 * half_light), 4), _MAX_STAMP_HALF_PIX))
+    inverse_gain = 1.0 / gain_e_per_adu if gain_e_per_adu else 0.0
+    common = (image, bad, sigma, positions, half, half_light, ceiling, inverse_gain, model_error, pixel_integrated)
+    free = _fit_stars(chosen[:_BETA_STARS], 0.0, *common)
+    beta = _shared_beta(free)
+    return _summarise(chosen, _fit_stars(chosen, beta, *common), beta)
+
+
+def _no_psf() -> PsfMeasures:
+    nan = float("nan")
+    return PsfMeasures(nan, nan, nan, nan, nan, nan, 0, np.empty(0, dtype=STAR_DTYPE))
+
+
+def _shared_beta(fits: NDArray[np.float64]) -> float:
+    """Median exponent of the fits that came to rest inside the limits; 3, a usual seeing disc, where none did."""
+    beta = fits[:, 7]
+    good = (fits[:, 8] > 0) & (beta > 1.01 * _MIN_BETA)
+    return float(np.median(beta[good])) if good.any() else 3.0
+
+
+def _summarise(chosen: NDArray[np.int64], fits: NDArray[np.float64], beta: float) -> PsfMeasures:
+    """Shapes from the quadratic forms; medians over those stars that are no outliers in width or chi^2."""
+    converged = fits[:, 8] > 0
+    fits, chosen = fits[converged], chosen[converged]
+    if chosen.size == 0:
+        return _no_psf()
+    stars = np.zeros(chosen.size, dtype=STAR_DTYPE)
+    stars["x"], stars["y"], stars["source"] = fits[:, 1], fits[:, 2], chosen
+    stars["beta"], stars["chi2"] = fits[:, 7], fits[:, 9]
+    stars["fwhm_pix"], stars["ellipticity"], stars["theta_deg"] = _shape(fits[:, 3], fits[:, 4], fits[:, 5], beta)
+    determinant = fits[:, 3] * fits[:, 4] - fits[:, 5] ** 2
+    stars["flux_adu"] = fits[:, 0] * np.pi / ((beta - 1.0) * np.sqrt(determinant))
+    width = clipped_statistics(stars["fwhm_pix"], kappa=4.0)
+    kept = np.abs(stars["fwhm_pix"] - width.median) <= 4.0 * max(width.rms, 0.02 * width.median)
+    kept &= stars["chi2"] <= 10.0 * max(float(np.median(stars["chi2"])), 1.0)
+    stars, fits = stars[kept], fits[kept]
+    inverse = np.array([fits[:, 4], fits[:, 3], -fits[:, 5]]) / determinant[kept]
+    mean = np.median(inverse / (inverse[0] + inverse[1]), axis=1)
+    form = mean / (mean[0] * mean[1] - mean[2] ** 2)
+    _, ellipticity, theta = _shape(form[1:2], form[0:1], -form[2:3], beta)
+    return PsfMeasures(
+        fwhm_pix=float(np.median(stars["fwhm_pix"])),
+        fwhm_rms_pix=mad_rms(stars["fwhm_pix"]),
+        ellipticity=float(ellipticity[0]),
+        position_angle_deg=float(theta[0]),
+        beta=beta,
+        chi2=float(np.median(stars["chi2"])),
+        n_stars=int(stars.size),
+        stars=stars,
+    )
+
+
+def _shape(qxx: NDArray, qyy: NDArray, qxy: NDArray, beta: float) -> tuple[NDArray, NDArray, NDArray]:
+    """FWHM (geometric mean of both axes), 1 - b/a and angle of the form qxx x^2 + 2 qxy x y + qyy y^2 = 1."""
+    mean, difference = 0.5 * (qxx + qyy), np.hypot(0.5 * (qxx - qyy), qxy)
+    low, high = np.maximum(mean - difference, 1e-300), mean + difference
+    radius = math.sqrt(2.0 ** (1.0 / beta) - 1.0)
+    theta = 0.5 * np.degrees(np.arctan2(-2.0 * qxy, -(qxx - qyy)))
+    return 2.0 * radius / (low * high) ** 0.25, 1.0 - np.sqrt(low / high), theta
+
+
+@njit(cache=True, nogil=True)
+def _fit_stars(  # type: ignore[no-untyped-def]
+    chosen, beta, image, bad, sigma, positions, half, half_light, ceiling, inverse_gain, model_error, integrated
+):
+    """Fit every star; columns: the eight parameters with beta itself, 1 when converged, reduced chi^2."""
+    out = np.zeros((chosen.size, _N_PARAMETERS + 2))
+    size = (2 * half + 1) ** 2
+    pixels = np.empty((size, 4))  # dx, dy, value, variance
+    for k in range(chosen.size):
+        star = chosen[k]
+        n = _stamp(image, bad, sigma, positions, star, half, ceiling, inverse_gain, model_error, pixels)
+        if n < 20:
+            continue
+        _fit_moffat(pixels[:n], half_light, beta, integrated, out[k])
+        out[k, 1] += math.floor(positions[star, 0] + 0.5)
+        out[k, 2] += math.floor(positions[star, 1] + 0.5)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _stamp(image, bad, sigma, positions, star, half, ceiling, inverse_gain, model_error, pixels):  # type: ignore[no-untyped-def]
+    """Usable pixels of a star: in the circle, not bad, not saturated, and not nearer to a neighbour of note."""
+    xs, ys, flux = positions[star]
+    xc, yc = math.floor(xs + 0.5), math.floor(ys + 0.5)
+    near = np.empty(positions.shape[0], dtype=np.int64)
+    n_near = 0
+    for j in range(positions.shape[0]):
+        close = abs(positions[j, 0] - xs) < 2 * half and abs(positions[j, 1] - ys) < 2 * half
+        if j != star and close and positions[j, 2] > 0.003 * flux:
+            near[n_near] = j
+            n_near += 1
+    n = 0
+    for y in range(max(yc - half, 0), min(yc + half + 1, image.shape[0])):
+        for x in range(max(xc - half, 0), min(xc + half + 1, image.shape[1])):
+            r2 = (x - xs) ** 2 + (y - ys) ** 2
+            value = image[y, x]
+            if r2 > (half + 0.5) ** 2 or bad[y, x] or value >= ceiling:
+                continue
+            mine = True
+            for i in range(n_near):
+                j = near[i]
+                mine = mine and (x - positions[j, 0]) ** 2 + (y - positions[j, 1]) ** 2 > r2
+            if not mine:
+                continue
+            s = sigma[y, x] if sigma.shape[0] > 1 else sigma[0, 0]
+            pixels[n, 0], pixels[n, 1], pixels[n, 2] = x - xc, y - yc, value
+            pixels[n, 3] = s * s + max(value, 0.0) * inverse_gain + (model_error * value) ** 2
+            if pixels[n, 3] > 0.0 and pixels[n, 3] < np.inf:
+                n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _moffat(p, dx, dy, width, integrated, slope):  # type: ignore[no-untyped-def]
+    """Value of the model in a pixel and, in `slope`, its derivatives by the eight parameters.
+
+    I = A (1 + q_xx x^2 + 2 q_xy x y + q_yy y^2)^-beta + sky; the integral over a pixel by 2 x 2 Gauss-Legendre points.
+    """
+    slope[:] = 0.0
+    beta = math.exp(p[7])
+    x0, y0 = dx - p[1], dy - p[2]
+    split = integrated and width < _INTEGRATED_PIX and x0 * x0 + y0 * y0 < (1.5 * width) ** 2
+    n_points, offset = (2, 0.28867513459481287) if split else (1, 0.0)
+    share, value = 1.0 / (n_points * n_points), 0.0
+    for j in range(n_points):
+        y = y0 + (2 * j - 1) * offset
+        for i in range(n_points):
+            x = x0 + (2 * i - 1) * offset
+            u = 1.0 + p[3] * x * x + 2.0 * p[5] * x * y + p[4] * y * y
+            log_u = math.log(u)
+            shape = share * math.exp(-beta * log_u)
+            steep = beta * p[0] * shape / u
+            value += p[0] * shape
+            slope[0] += shape
+            slope[1] += steep * 2.0 * (p[3] * x + p[5] * y)
+            slope[2] += steep * 2.0 * (p[4] * y + p[5] * x)
+            slope[3] -= steep * x * x
+            slope[4] -= steep * y * y
+            slope[5] -= steep * 2.0 * x * y
+            slope[7] -= p[0] * shape * log_u * beta
+    slope[6] = 1.0
+    return value + p[6]
+
+
+@njit(cache=True, nogil=True)
+def _normal_equations(pixels, p, width, integrated, matrix, vector, slope):  # type: ignore[no-untyped-def]
+    """Fill J^T W J and J^T W r; return chi^2."""
+    matrix[:] = 0.0
+    vector[:] = 0.0
+    chi2 = 0.0
+    for k in range(pixels.shape[0]):
+        residual = pixels[k, 2] - _moffat(p, pixels[k, 0], pixels[k, 1], width, integrated, slope)
+        weight = 1.0 / pixels[k, 3]
+        chi2 += weight * residual * residual
+        for i in range(_N_PARAMETERS):
+            vector[i] += weight * residual * slope[i]
+            for j in range(i + 1):
+                matrix[i, j] += weight * slope[i] * slope[j]
+    for i in range(_N_PARAMETERS):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
+    return chi2
+
+
+@njit(cache=True, nogil=True)
+def _fit_moffat(pixels, half_light, beta, integrated, out):  # type: ignore[no-untyped-def]
+    """Levenberg-Marquardt from a round start; beta 0 leaves the exponent free."""
+    p, trial = np.zeros(_N_PARAMETERS), np.zeros(_N_PARAMETERS)
+    matrix, vector, slope = np.empty((_N_PARAMETERS, _N_PARAMETERS)), np.empty(_N_PARAMETERS), np.empty(_N_PARAMETERS)
+    p[0] = pixels[:, 2].max()
+    start_beta = beta if beta > 0.0 else 3.0
+    p[7] = math.log(start_beta)
+    alpha = max(half_light, 0.8) / math.sqrt(2.0 ** (1.0 / (start_beta - 1.0)) - 1.0)
+    p[3] = p[4] = 1.0 / (alpha * alpha)
+    damping, width = 1e-2, 2.0 * half_light
+    chi2 = _normal_equations(pixels, p, width, integrated, matrix, vector, slope)
+    converged = False
+    for _ in range(_ITERATIONS):
+        damped = matrix.copy()
+        for i in range(_N_PARAMETERS):
+            damped[i, i] = damped[i, i] * (1.0 + damping) + 1e-30
+        if beta > 0.0:
+            damped[7, :] = 0.0
+            damped[:, 7] = 0.0
+            damped[7, 7], vector[7] = 1.0, 0.0
+        scale = 1.0 / np.sqrt(np.diag(damped))
+        step = scale * np.linalg.solve(damped * scale.reshape(-1, 1) * scale, scale * vector)
+        trial[:] = p + step
+        trial[7] = min(max(trial[7], math.log(_MIN_BETA)), math.log(_MAX_BETA))
+        sound = trial[3] > 0.0 and trial[4] > 0.0 and trial[3] * trial[4] > trial[5] ** 2 and trial[0] > 0.0
+        new = np.inf
+        if sound:
+            new = _normal_equations(pixels, trial, width, integrated, matrix, vector, slope)
+        if new <= chi2:
+            converged = chi2 - new < 1e-4 * chi2 + 1e-9
+            p[:], chi2, damping = trial, new, max(damping * 0.2, 1e-7)
+            if converged:
+                break
+        else:
+            damping *= 8.0
+            _normal_equations(pixels, p, width, integrated, matrix, vector, slope)
+            if damping > 1e8:
+                break
+    inside = abs(p[1]) < 2.0 * half_light + 1.0 and abs(p[2]) < 2.0 * half_light + 1.0
+    out[:_N_PARAMETERS] = p
+    out[7] = math.exp(p[7])
+    out[8] = 1.0 if (converged or damping < 1e8) and inside and np.isfinite(chi2) else 0.0
+    out[9] = chi2 / max(pixels.shape[0] - _N_PARAMETERS, 1)

@@ -1,0 +1,115 @@
+"""Verbs by which a person decides: grade, regrade, retry, hold, unhold, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spica.cli.door import open_survey
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+@click.command("grade")
+@click.argument("image")
+@click.argument("letter", type=click.Choice(["A", "B", "C", "D"], case_sensitive=False), required=False)
+@click.option("--comment", help="What you saw.")
+@click.option("--explain", is_flag=True, help="Print the history and the machine's reasons.")
+@click.pass_context
+def grade_command(ctx: click.Context, image: str, letter: str | None, comment: str | None, explain: bool) -> None:
+    """Give IMAGE (name or id) a grade A, B, C or D; history is kept."""
+    from spica.cli.explain import need_image
+    from spica.db.grade import add_grade, grade_history
+    from spica.db.person import audit
+    from spica.model.errors import UsageError
+    from spica.model.grade import Grade, GradeSource
+
+    if letter is None and not explain:
+        raise UsageError("no grade given; say A, B, C or D, or --explain")
+    with open_survey(ctx) as (_, database):
+        if letter is not None:
+            with database.begin() as session:
+                row = need_image(session, image)
+                add_grade(session, row.id, GradeSource.HUMAN, Grade(letter.upper()), comment=comment)
+                audit(session, None, "grade", f"image:{row.id}", letter.upper())
+                click.echo(f"{row.name} has grade {letter.upper()}")
+        if explain:
+            with database.read() as session:
+                for grade, reasons in grade_history(session, need_image(session, image).id):
+                    taken = " (taken back)" if grade.withdrawn_at else ""
+                    said = f": {grade.comment}" if grade.comment else ""
+                    click.echo(f"{grade.created_at:%Y-%m-%d %H:%M} {grade.source.value} {grade.grade.value}{said}{taken}")
+                    for reason in reasons:
+                        click.echo(f"    {reason.text}")
+
+
+@click.command("regrade")
+@click.option("--rule", help="Only images for which this rule is true; by default all that were assessed.")
+@click.pass_context
+def regrade_command(ctx: click.Context, rule: str | None) -> None:
+    """Let the machine grade again by today's limits; human grades stand."""
+    from spica.scheduling.regrade import regrade
+
+    with open_survey(ctx) as (workspace, database), database.begin() as session:
+        changed, total = regrade(session, workspace, rule)
+    click.echo(f"{total} images judged again, {changed} machine grades changed")
+
+
+def _on_jobs(ctx: click.Context, jobs: tuple[int, ...], verb: str, act: Callable[[Session, int], Any]) -> None:
+    from spica.db.person import audit
+
+    with open_survey(ctx) as (_, database):
+        for job in jobs:
+            with database.begin() as session:
+                answer = act(session, job)
+                audit(session, None, verb, f"job:{job}", None)
+            words = f" {answer}" if answer is not None and not isinstance(answer, list) else ""
+            more = f", with {len(answer) - 1} that waited for it" if isinstance(answer, list) and len(answer) > 1 else ""
+            click.echo(f"job {job}: {verb}{words}{more}")
+
+
+@click.command("retry")
+@click.argument("jobs", type=int, nargs=-1, required=True)
+@click.option("--why", help="Kept in the job's history.")
+@click.pass_context
+def retry_command(ctx: click.Context, jobs: tuple[int, ...], why: str | None) -> None:
+    """Submit failed, cancelled or pruned JOBS again, and with each all that was pruned because of it."""
+    from spica.db.job import resubmit
+
+    _on_jobs(ctx, jobs, "resubmitted", lambda session, job: resubmit(session, job, why=why))
+
+
+@click.command("hold")
+@click.argument("jobs", type=int, nargs=-1, required=True)
+@click.option("--why", help="Kept in the job's history.")
+@click.pass_context
+def hold_command(ctx: click.Context, jobs: tuple[int, ...], why: str | None) -> None:
+    """Hold waiting JOBS back until `spica unhold`."""
+    from spica.db.job import hold
+
+    _on_jobs(ctx, jobs, "held", lambda session, job: hold(session, job, why=why))
+
+
+@click.command("unhold")
+@click.argument("jobs", type=int, nargs=-1, required=True)
+@click.option("--why", help="Kept in the job's history.")
+@click.pass_context
+def unhold_command(ctx: click.Context, jobs: tuple[int, ...], why: str | None) -> None:
+    """Let held JOBS go on."""
+    from spica.db.job import unhold
+
+    _on_jobs(ctx, jobs, "let go:", lambda session, job: unhold(session, job, why=why))
+
+
+@click.command("cancel")
+@click.argument("jobs", type=int, nargs=-1, required=True)
+@click.option("--why", help="Kept in the job's history.")
+@click.pass_context
+def cancel_command(ctx: click.Context, jobs: tuple[int, ...], why: str | None) -> None:
+    """Cancel JOBS; running ones are ended with all their processes."""
+    from spica.db.job import cancel
+
+    _on_jobs(ctx, jobs, "cancelled:", lambda session, job: cancel(session, job, why=why))

@@ -1,0 +1,201 @@
+"""Verbs that set work going: ingest, schedule, daemon, web."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spica.cli.door import open_survey, print_json, workspace_of
+from spica.cli.wait import progress_bar, wait_for
+
+if TYPE_CHECKING:
+    from spica.db.engine import Database
+    from spica.files.workspace import Workspace
+    from spica.model.recipe import Recipe
+    from spica.scheduling.intake import IntakeReport
+    from spica.scheduling.select import Scheduled
+
+RECIPE_OPTIONS = (
+    click.option("--recipe", "recipe_name", help="Name of a recipe of the workspace, or a TOML file."),
+    click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Set one parameter; repeatable."),
+)
+
+
+def recipe_options(command: click.decorators.FC) -> click.decorators.FC:
+    """Add `--recipe` and `--set`."""
+    for option in RECIPE_OPTIONS:
+        command = option(command)
+    return command
+
+
+def read_recipes(workspace: Workspace, name: str | None, settings: tuple[str, ...]) -> Recipe:
+    """Layer the workspace's `default.toml`, the named recipe and the settings over the shipped defaults."""
+    from spica.model.recipe import read_recipe
+
+    layers = []
+    default = workspace.recipes_folder / "default.toml"
+    if default.is_file():
+        layers.append(default)
+    if name is not None:
+        path = Path(name)
+        layers.append(path if path.suffix == ".toml" else workspace.recipes_folder / f"{name}.toml")
+    return read_recipe(layers, list(settings))
+
+
+@click.command("ingest")
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1)
+@click.option("--wait", is_flag=True, help="Wait until every file has ended in a recorded outcome.")
+@click.option("--watch", is_flag=True, help="Go on looking for new files until Ctrl-C.")
+@click.option("--strict", is_flag=True, help="Exit 3 where a file was rejected.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+@recipe_options
+@click.pass_context
+def ingest_command(
+    ctx: click.Context,
+    paths: tuple[Path, ...],
+    wait: bool,
+    watch: bool,
+    strict: bool,
+    as_json: bool,
+    recipe_name: str | None,
+    settings: tuple[str, ...],
+) -> int:
+    """Take in files and folders: verify, register and assess every exposure. By default the incoming folder."""
+    from spica.scheduling.intake import take_in
+
+    with open_survey(ctx) as (workspace, database):
+        recipe = read_recipes(workspace, recipe_name, settings)
+        wanted = paths or (workspace.roots["incoming"],)
+        if watch:
+            return _watch(workspace, database, wanted, recipe)
+        with progress_bar("read incoming files") as advance:
+            report = take_in(database, workspace, wanted, recipe, advance)
+        failed = wait_for(workspace, database, report.jobs, "verify and assess") if wait else 0
+        return _end_ingest(workspace, database, report, wait, failed, strict, as_json)
+
+
+def _watch(workspace: Workspace, database: Database, paths: tuple[Path, ...], recipe: Recipe) -> int:
+    from spica.scheduling.watch import watch_folders
+
+    def say(report: IntakeReport) -> None:
+        click.echo(f"{len(report.new)} new files in plan {report.plan_id}, jobs {len(report.jobs)}")
+
+    watch_folders(database, workspace, paths, recipe, say)
+    return 0
+
+
+def _end_ingest(
+    workspace: Workspace, database: Database, report: IntakeReport, waited: bool, failed: int, strict: bool, as_json: bool
+) -> int:
+    """Say what became of the files and choose the exit code."""
+    from spica.db.overview import list_images
+    from spica.db.tables.image import ImageRow
+
+    images = []
+    if waited and report.plan_id is not None:
+        with database.read() as session:
+            images = list_images(session, workspace, [ImageRow.plan_id == report.plan_id])
+    rejected = [i for i in images if i.state == "rejected"]
+    if as_json:
+        print_json(
+            {"plan": report.plan_id, "jobs": report.jobs, "known": len(report.known), "images": images, "failed": failed}
+        )
+    else:
+        click.echo(f"{len(report.new)} new files, {len(report.known)} known already")
+        if waited:
+            click.echo(f"{len(images) - len(rejected)} exposures registered, {len(rejected)} rejected")
+        for image in rejected:
+            click.echo(f"  {image.name}: {'; '.join(r.text for r in image.reason)}")
+    for path, why in report.unreadable:
+        sys.stderr.write(f"spica: {path} cannot be read ({why}); mend its permissions and ingest it again\n")
+    if report.unreadable:
+        return 5
+    return 3 if failed or (strict and rejected) else 0 if report.new or report.known else 4
+
+
+@click.command("schedule")
+@click.argument("mode", type=click.Choice(["single", "survey", "area"]))
+@click.option("--rule", help="Selection rule; by default: grade in (A, B, C).")
+@click.option("--object", "object_name", help="Only this object.")
+@click.option("--filter", "filter_name", help="Only this filter.")
+@click.option("--ra", type=float, help="Centre of the circle, degrees (area).")
+@click.option("--dec", type=float, help="Centre of the circle, degrees (area).")
+@click.option("--radius", type=float, help="Radius of the circle, degrees (area).")
+@click.option("--images", "images_file", type=click.Path(path_type=Path, dir_okay=False), help="File of image names, one a line.")
+@click.option("--dry-run", is_flag=True, help="Show what is in and what is out with the clause; record nothing.")
+@click.option("--wait", is_flag=True, help="Wait for the jobs.")
+@click.option("--strict", is_flag=True, help="Exit 3 where a candidate was left out by the steps.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+@recipe_options
+@click.pass_context
+def schedule_command(ctx: click.Context, wait: bool, dry_run: bool, as_json: bool, **words: object) -> int:
+    """Choose exposures by rule, group them by MODE, and plan what solves, stacks, judges and delivers them."""
+    from spica.scheduling.select import schedule, wish_of
+
+    with open_survey(ctx) as (workspace, database):
+        name, settings = words.pop("recipe_name"), words.pop("settings")
+        strict = bool(words.pop("strict"))
+        recipe = read_recipes(workspace, name, settings)  # type: ignore[arg-type]
+        wish = wish_of(**words)  # type: ignore[arg-type]
+        done = schedule(database, workspace, wish, recipe, dry_run=dry_run)
+        if not as_json or dry_run:
+            _show_schedule(done, as_json, dry_run)
+        failed = wait_for(workspace, database, done.jobs, f"{wish.mode.value} mode") if wait else 0
+        if as_json and not dry_run:
+            print_json({**done.summary(), "failed": failed})
+        return 3 if failed or (strict and done.left_out) else 0 if done.plans or done.known or dry_run else 4
+
+
+def _show_schedule(done: Scheduled, as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        print_json(done.summary())
+        return
+    for line in done.lines(dry_run):
+        click.echo(line)
+
+
+@click.command("daemon", context_settings={"ignore_unknown_options": True})
+@click.option("--drain", is_flag=True, help="End when no job is left.")
+@click.option("--slots", type=int, help="Jobs at once; by default of spica.toml.")
+@click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True, help="How jobs are run.")
+@click.option("--node", help="Name of this node; by default of spica.toml.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data root of this node; by default of spica.toml.")
+@click.pass_context
+def daemon_command(
+    ctx: click.Context, drain: bool, slots: int | None, executor: str, node: str | None, data: Path | None
+) -> int:
+    """Run the jobs of this workspace on this node until stopped."""
+    workspace = workspace_of(ctx)
+    words = ["--workspace", str(workspace.folder), "--executor", executor]
+    words += ["--drain"] if drain else []
+    words += ["--slots", str(slots)] if slots is not None else []
+    words += ["--node", node] if node else []
+    words += ["--data", str(data)] if data else []
+    return _become("spica_daemon", words)
+
+
+@click.command("web")
+@click.option("--host", help="Address to listen on; beyond loopback only once a person with a password exists.")
+@click.option("--port", type=int, help="Port; by default of spica.toml.")
+@click.pass_context
+def web_command(ctx: click.Context, host: str | None, port: int | None) -> int:
+    """Serve the web pages; prints the address with a one-time token."""
+    words = ["--workspace", str(workspace_of(ctx).folder)]
+    words += ["--host", host] if host else []
+    words += ["--port", str(port)] if port is not None else []
+    return _become("spica_web", words)
+
+
+def _become(module: str, words: list[str]) -> int:
+    """Run another door as a process; Ctrl-C reaches it too."""
+    process = subprocess.Popen([sys.executable, "-m", module, *words], env=dict(os.environ))
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue

@@ -1,0 +1,339 @@
+"""What a camera is (`Instrument`) and what its headers say of an exposure (`ExposureFacts`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from spica.files.header import CardValue, HeaderCards
+from spica.model.errors import DataError
+
+FrameType = Literal["science", "flat", "dark", "bias", "other"]
+PositionSource = Literal["header_wcs", "pointing"]
+Where = Literal["primary", "hdu", "any"]
+
+FRAME_TYPES: tuple[FrameType, ...] = ("science", "flat", "dark", "bias", "other")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A test of one header value (or of the file name): exists, equals (text without case), matches (regex)."""
+
+    keyword: str = ""
+    file_name: bool = False
+    equals: CardValue = None
+    matches: re.Pattern[str] | None = None
+    exists: bool | None = None
+
+    def holds(self, value: CardValue, present: bool) -> bool:
+        """Judge a value."""
+        if self.exists is not None:
+            return present == self.exists
+        if not present:
+            return False
+        if self.matches is not None:
+            return self.matches.search(str(value).strip()) is not None
+        if isinstance(value, str) or isinstance(self.equals, str):
+            return str(value).strip().casefold() == str(self.equals).strip().casefold()
+        return value == self.equals
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All of `all`, at least one of `any` (where there are some), none of `none`."""
+
+    all: tuple[Condition, ...] = ()
+    any: tuple[Condition, ...] = ()
+    none: tuple[Condition, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return not (self.all or self.any or self.none)
+
+
+@dataclass(frozen=True)
+class FactSource:
+    """Where a fact stands: keywords in order of preference, their unit, a literal value, a default, a part by regex."""
+
+    keywords: tuple[str, ...] = ()
+    unit: str = ""
+    value: CardValue = None
+    default: CardValue = None
+    where: Where = "any"
+    extract: re.Pattern[str] | None = None
+
+
+@dataclass(frozen=True)
+class TimeSource:
+    """One way to read the time: form `iso` (date-time, or date and clock keyword), `mjd` or `jd`."""
+
+    form: Literal["iso", "mjd", "jd"]
+    keywords: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TimeRules:
+    """Ways to read the time in order; hours of the stated clock ahead of UTC; what instant is stated."""
+
+    sources: tuple[TimeSource, ...] = ()
+    clock_ahead_hours: float = 0.0
+    marks: Literal["start", "mid", "end"] = "start"
+
+
+@dataclass(frozen=True)
+class FrameRule:
+    """Headers that meet the conditions are of this frame type."""
+
+    frame_type: FrameType
+    conditions: Conditions
+
+
+@dataclass(frozen=True)
+class FilterPattern:
+    """A raw filter name that matches gets the canonical name `gives` (regex groups as `\\1`)."""
+
+    matches: re.Pattern[str]
+    gives: str
+
+
+@dataclass(frozen=True)
+class FilterRules:
+    """Raw filter names to canonical ones: a table (without case), then patterns; else `other` (None: the slug)."""
+
+    names: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    patterns: tuple[FilterPattern, ...] = ()
+    other: str | None = None
+
+
+@dataclass(frozen=True)
+class DetectorRules:
+    """Which header units are detectors, and where their facts stand.
+
+    `amplifiers` is `whole` (each unit a detector) or `assemble` (units whose `group` fact agrees form one detector, all
+    of them where no group is named). `use_wcs` says whether a header WCS is trusted as first guess.
+    """
+
+    select: Conditions = Conditions()
+    amplifiers: Literal["whole", "assemble"] = "whole"
+    group: FactSource = FactSource()
+    facts: Mapping[str, FactSource] = field(default_factory=lambda: MappingProxyType({}))
+    use_wcs: bool = True
+    min_side_pix: int = 16
+
+
+@dataclass(frozen=True)
+class DetectorPlace:
+    """Nominal centre of a detector on the tangent plane of the pointing, at position angle 0, and its own rotation."""
+
+    xi_arcsec: float
+    eta_arcsec: float
+    rotation_deg: float = 0.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Nominal places by detector name; `section_keyword` and `size_keyword` give them from DETSEC within DETSIZE."""
+
+    detectors: Mapping[str, DetectorPlace] = field(default_factory=lambda: MappingProxyType({}))
+    section_keyword: str = ""
+    size_keyword: str = ""
+
+
+@dataclass(frozen=True)
+class GradeLimits:
+    """What a grade asks for: at most seeing, ellipticity, background; at least depth and stars. None: not asked."""
+
+    seeing_arcsec: float | None = None
+    ellipticity: float | None = None
+    background_adu: float | None = None
+    limiting_mag: float | None = None
+    n_stars: int | None = None
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A camera as its profile describes it.
+
+    Parameters
+    ----------
+    name, telescope, title : str
+        Name of the instrument (`megaprime`), of the telescope, and a line for people.
+    recognise : Conditions
+        What headers of this camera fulfil; `file_name` conditions look at the file's name.
+    priority : int
+        Of several profiles that fit the largest counts.
+    pixel_scale_arcsec, parity, position_angle_deg, pointing_accuracy_arcmin
+        Nominal scale (None: of the header); +1 sky seen directly, -1 mirrored; angle of +y from north through east;
+        radius within which the true centre lies.
+    longitude_deg, latitude_deg : FactSource
+        East and north positive.
+    source : str
+        File the profile was read from, for messages.
+    """
+
+    name: str
+    telescope: str
+    title: str
+    recognise: Conditions
+    facts: Mapping[str, FactSource]
+    time: TimeRules
+    frame_rules: tuple[FrameRule, ...]
+    filters: FilterRules
+    detectors: DetectorRules
+    layout: Layout
+    longitude_deg: FactSource
+    latitude_deg: FactSource
+    priority: int = 0
+    pixel_scale_arcsec: float | None = None
+    parity: int = 1
+    position_angle_deg: float = 0.0
+    pointing_accuracy_arcmin: float = 3.0
+    grades: Mapping[str, Mapping[str, GradeLimits]] = field(default_factory=lambda: MappingProxyType({}))
+    zero_points_mag: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    reference_bands: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    source: str = ""
+
+    def grade_limits(self, filter_name: str) -> Mapping[str, GradeLimits]:
+        """Return the limits of grades A, B, C in a filter: the filter's own where stated, else the default's."""
+        default, own = self.grades.get("default", {}), self.grades.get(filter_name, {})
+        return MappingProxyType({grade: own.get(grade, default.get(grade, GradeLimits())) for grade in "ABC"})
+
+    def zero_point_mag(self, filter_name: str) -> float | None:
+        """Return the nominal zero point (magnitude of 1 ADU/s), None where the profile has none."""
+        return self.zero_points_mag.get(filter_name)
+
+    def reference_band(self, filter_name: str) -> str:
+        """Return the reference catalogue's band that calibrates a filter; the filter's name where none is stated."""
+        return self.reference_bands.get(filter_name, filter_name)
+
+
+@dataclass(frozen=True)
+class PixelSection:
+    """Part of an image, 0-based and half open; flips say that the header counts an axis backwards."""
+
+    x_start: int
+    x_stop: int
+    y_start: int
+    y_stop: int
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The section as [y, x] slices."""
+        return slice(self.y_start, self.y_stop), slice(self.x_start, self.x_stop)
+
+
+@dataclass(frozen=True)
+class AmplifierFacts:
+    """One read-out of a detector: header unit, data and overscan in it, place of the data in the detector."""
+
+    hdu: int
+    name: str
+    shape: tuple[int, int]
+    data_section: PixelSection | None
+    overscan_section: PixelSection | None
+    target_section: PixelSection | None
+    gain_e_per_adu: float | None
+    read_noise_e: float | None
+
+
+@dataclass(frozen=True)
+class DetectorFacts:
+    """One detector of an exposure.
+
+    Parameters
+    ----------
+    index : int
+        Place in the exposure, from 0.
+    hdu : int
+        Header unit (of an assembled detector the first amplifier's).
+    shape : (int, int)
+        (ny, nx) of the header unit, of an assembled detector once assembled.
+    gain_e_per_adu, read_noise_e, saturation_adu : float or None
+        None where nothing says.
+    pixel_scale_arcsec : float or None
+        Of the header WCS, the header, or the profile.
+    wcs : HeaderCards or None
+        WCS cards: the header's, or a nominal TAN from pointing and layout, as `position_source` says.
+    footprint : tuple of (ra, dec) or None
+        Corners in degrees, not closed; None where the position is unknown.
+    data_section, overscan_section : PixelSection or None
+        None: the whole image is sky, there is no overscan.
+    amplifiers : tuple of AmplifierFacts
+        What to assemble; empty for detectors that are one unit.
+    """
+
+    index: int
+    hdu: int
+    name: str
+    shape: tuple[int, int]
+    gain_e_per_adu: float | None
+    read_noise_e: float | None
+    saturation_adu: float | None
+    pixel_scale_arcsec: float | None
+    has_header_wcs: bool
+    position_source: PositionSource | None
+    wcs: HeaderCards | None
+    footprint: tuple[tuple[float, float], ...] | None
+    data_section: PixelSection | None = None
+    overscan_section: PixelSection | None = None
+    amplifiers: tuple[AmplifierFacts, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExposureFacts:
+    """What the headers say of one exposure, in the house's units.
+
+    `object` is the raw name without surrounding blanks, or the frame type where there is none (the scheduler normalises
+    it); `mjd` is mid-exposure, UTC; `night` the ISO date of the evening; `ra_deg`, `dec_deg` the pointing (None for
+    calibration frames without one); `who_said` names for each fact the keyword, `profile` or `default` it came from.
+    """
+
+    object: str
+    object_raw: str
+    filter: str
+    filter_raw: str
+    run: str
+    night: str
+    exptime_s: float
+    mjd: float
+    mjd_start: float
+    airmass: float | None
+    ra_deg: float | None
+    dec_deg: float | None
+    instrument: str
+    telescope: str
+    frame_type: FrameType
+    detectors: tuple[DetectorFacts, ...]
+    who_said: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class FactExplanation:
+    """For one fact: the value found (None: missing), who said it, and the keywords that were looked for."""
+
+    fact: str
+    value: str | None
+    who_said: str
+    candidates: tuple[str, ...]
+    required: bool
+
+
+class MissingFactError(DataError):
+    """A required fact stands in none of the headers; add its keyword to the instrument's profile."""
+
+    def __init__(self, fact: str, instrument: str, keywords: tuple[str, ...], toml: str) -> None:
+        """Name the fact, the keywords tried and the lines to add."""
+        self.fact, self.instrument, self.keywords, self.toml = fact, instrument, keywords, toml
+        tried = f"none of {', '.join(keywords)} gives it" if keywords else "the profile names no keyword for it"
+        super().__init__(
+            f"no {fact} for instrument {instrument}: {tried}; put its keyword into the profile, for example:\n{toml}",
+            fact=fact,
+            keywords=keywords,
+        )

@@ -1,0 +1,110 @@
+"""Pixels of an exposure's detectors as calibrated sky images, read whole or by rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spica.files.mef import ImageHdu, MefFile, open_mef
+from spica.model.errors import DataError
+from spica.steps.facts import AmplifierSheet, DetectorSheet, FactsSheet, Section
+
+WEIGHT_STEP = 1.0 / 1000.0
+"""Weight maps are stored as 16-bit integers in steps of a thousandth of their median."""
+
+
+@dataclass(frozen=True)
+class LazyPixels:
+    """Pixels of one detector that are read from the file when rows are asked for; float32, shape (ny, nx)."""
+
+    mef: MefFile
+    hdu: ImageHdu
+    sheet: DetectorSheet | None = None
+    factor: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (ny, nx)."""
+        if self.sheet is not None:
+            return self.sheet.n_y, self.sheet.n_x
+        return self.hdu.shape[-2], self.hdu.shape[-1]
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        """Return rows, or a (rows, columns) window."""
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        top, bottom, _ = rows.indices(self.shape[0])
+        left, right, _ = columns.indices(self.shape[1])
+        if bottom <= top or right <= left:
+            return np.empty((max(0, bottom - top), max(0, right - left)), np.float32)
+        data = self._window(top, bottom, left, right)
+        return data if self.factor == 1.0 else data * np.float32(self.factor)
+
+    def _window(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.float32]:
+        if self.sheet is not None and self.sheet.amplifiers:
+            return assemble(self.mef, self.sheet)[top:bottom, left:right]
+        part = self.sheet.data if self.sheet is not None else None
+        y0, x0 = (part.y_start, part.x_start) if part is not None else (0, 0)
+        return self.mef.read_pixels(self.hdu, (slice(y0 + top, y0 + bottom), slice(x0 + left, x0 + right)))
+
+    def whole(self) -> NDArray[np.float32]:
+        """Return all pixels."""
+        return self[0 : self.shape[0]]
+
+
+def assemble(mef: MefFile, sheet: DetectorSheet) -> NDArray[np.float32]:
+    """Put the amplifiers of a detector together: overscan subtracted (median of each row), gains made equal.
+
+    The result has the gain of the sheet (1 e/ADU where that is unknown); pixels that no amplifier covers are NaN.
+    """
+    out = np.full((sheet.n_y, sheet.n_x), np.nan, np.float32)
+    for amplifier in sheet.amplifiers:
+        data = _read_section(mef, amplifier, amplifier.data)
+        if amplifier.overscan is not None:
+            data = data - np.median(_read_section(mef, amplifier, amplifier.overscan), axis=1, keepdims=True)
+        data *= (amplifier.gain_e_per_adu or 1.0) / (sheet.gain_e_per_adu or 1.0)
+        target = amplifier.target
+        if target is None:
+            raise DataError(f"amplifier in HDU {amplifier.hdu} has no place in its detector; add DETSEC to the profile")
+        flipped = data[:: -1 if target.flip_y else 1, :: -1 if target.flip_x else 1]
+        out[target.y_start : target.y_stop, target.x_start : target.x_stop] = flipped
+    return out
+
+
+def _read_section(mef: MefFile, amplifier: AmplifierSheet, section: Section | None) -> NDArray[np.float32]:
+    if section is None:
+        return mef.read_pixels(amplifier.hdu)
+    rows, columns = slice(section.y_start, section.y_stop), slice(section.x_start, section.x_stop)
+    data = mef.read_pixels(amplifier.hdu, (rows, columns))
+    return data[:: -1 if section.flip_y else 1, :: -1 if section.flip_x else 1]
+
+
+@contextmanager
+def open_exposure(path: Path, sheet: FactsSheet) -> Iterator[list[LazyPixels]]:
+    """Open the detectors of an exposure in the order of its sheet."""
+    mef = open_mef(path)
+    try:
+        yield [LazyPixels(mef, mef.image(d.hdu), d) for d in sheet.detectors]
+    finally:
+        mef.close()
+
+
+@contextmanager
+def open_weight(path: Path) -> Iterator[list[LazyPixels]]:
+    """Open the maps of a weight file in the order of the detectors; their median is 1."""
+    mef = open_mef(path)
+    try:
+        yield [LazyPixels(mef, hdu, None, WEIGHT_STEP) for hdu in mef.images]
+    finally:
+        mef.close()
+
+
+def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Return a weight map as 16-bit integers; what is usable stays above 0."""
+    steps = np.rint(weight / WEIGHT_STEP)
+    return np.where(weight > 0, np.clip(steps, 1, 32767), 0).astype(np.int16)

@@ -1,0 +1,314 @@
+"""Quality of an image: of every detector of an exposure, and of a stack by the same code."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.wcs import WCS
+
+from spica.algorithms.quality import (
+    STACK_PARAMETERS,
+    DetectorQuality,
+    ExposureQuality,
+    QualityParameters,
+    aggregate_quality,
+    assess_detector,
+)
+from spica.files.catalogue import to_sextractor
+from spica.files.checksum import write_atomic
+from spica.files.header import NO_CARDS, HeaderCards, make_cards
+from spica.files.ldac import LdacCatalogue, write_ldac
+from spica.files.mef import ImageToWrite, open_mef, write_mef
+from spica.files.preview import Tile, binning_for, make_preview, reduce_blocks, row_strips, write_png
+from spica.files.wcs import read_wcs
+from spica.model.errors import DataError
+from spica.model.grade import GradeRecord, grade_by_limits
+from spica.model.job import JobKind
+from spica.model.product import Role
+from spica.model.quality import DetectorMeasures, QualityRecord
+from spica.model.record import canonical
+from spica.plots.quality import DetectorPanel, draw_quality
+from spica.steps.base import Step, StepContext
+from spica.steps.facts import DetectorSheet, FactsSheet
+from spica.steps.made import MadeStack, read_made
+from spica.steps.pixels import LazyPixels, open_exposure, pack_weight
+from spica.steps.verify import Verified
+
+PREVIEW_PIX = 1100
+
+
+def parameters_of(context: StepContext) -> QualityParameters:
+    """Return the kernel's parameters from the frozen recipe."""
+    r = context.recipe.quality
+    return QualityParameters(
+        mesh_pix=r.mesh_pix,
+        threshold_sigma=r.threshold_sigma,
+        min_area_pix=r.min_area_pix,
+        star_min_snr=r.star_sigma,
+        psf_max_stars=r.max_stars,
+        cosmics=r.cosmics,
+        cosmic_sigma=r.cosmic_sigma,
+        trails=r.trails,
+        bad_columns=r.bad_columns,
+    )
+
+
+def assess_exposure(context: StepContext, verified: Verified) -> None:
+    """Measure all detectors of one exposure; write weight, catalogue, preview and plots; record measures and grade."""
+    sheet = verified.sheet
+    with open_exposure(verified.path, sheet) as detectors:
+        with ThreadPoolExecutor(context.recipe.resources.threads) as pool:
+            assessed = list(pool.map(lambda d: _assess(d, sheet, parameters_of(context)), detectors))
+        write_exposure_products(context, verified, detectors, assessed)
+    record_exposure_quality(context, verified, assessed)
+
+
+def _assess(pixels: LazyPixels, sheet: FactsSheet, parameters: QualityParameters) -> DetectorQuality:
+    d, exposure = pixels.sheet, sheet.exposure
+    assert d is not None
+    if not d.pixel_scale_arcsec:
+        raise DataError(f"detector {d.name} has no pixel scale; add pixel_scale to the instrument's profile")
+    return assess_detector(
+        pixels.whole(),
+        exptime_s=max(float(exposure.exptime_s or 0.0), 1e-3),
+        gain_e_per_adu=d.gain_e_per_adu,
+        read_noise_e=d.read_noise_e,
+        saturation_adu=d.saturation_adu,
+        pixel_scale_arcsec=d.pixel_scale_arcsec,
+        zero_point_mag=sheet.nominal_zero_point_mag,
+        parameters=parameters,
+    )
+
+
+def write_exposure_products(
+    context: StepContext, verified: Verified, detectors: Sequence[LazyPixels], assessed: Sequence[DetectorQuality]
+) -> None:
+    """Write weight map, catalogue, preview and plots of one exposure."""
+    item, sheet = verified.item, verified.sheet
+    weight = context.folder / f"{verified.stem}.weight.fits.fz"
+    maps = [
+        ImageToWrite(pack_weight(q.weight), d.cards, d.name) for q, d in zip(assessed, sheet.detectors, strict=True)
+    ]
+    write_mef(weight, maps, compress=True)
+    context.add_product(Role.WEIGHT, weight, item=item)
+    catalogue = context.folder / f"{verified.stem}.ldac"
+    write_ldac(catalogue, [_ldac(q, d, sheet) for q, d in zip(assessed, sheet.detectors, strict=True)])
+    context.add_product(Role.CATALOGUE, catalogue, item=item)
+    preview = context.folder / f"{verified.stem}.preview.png"
+    write_png(preview, make_preview(*_tiles(detectors, sheet)))
+    context.add_product(Role.PREVIEW, preview, item=item)
+    if context.recipe.quality.plots:
+        plot = context.folder / f"{verified.stem}.quality.png"
+        panels = [
+            make_panel(q, d.pixel_scale_arcsec or 1.0, _place(d, sheet))
+            for q, d in zip(assessed, sheet.detectors, strict=True)
+        ]
+        draw_quality(plot, panels, verified.name, _mag_label(sheet.nominal_zero_point_mag))
+        context.add_product(Role.PLOT, plot, item=item)
+
+
+def _mag_label(zero_point: float | None) -> str:
+    return "instrumental mag" if zero_point is None else "mag (nominal zero point)"
+
+
+def _ldac(q: DetectorQuality, d: DetectorSheet, sheet: FactsSheet) -> LdacCatalogue:
+    """Return the catalogue of one detector: magnitudes of 1 ADU = 0, its header the WCS and facts of the exposure."""
+    table = to_sextractor(q.sources)
+    e = sheet.exposure
+    facts = make_cards(
+        [
+            ("NAXIS", 2, "image"),
+            ("NAXIS1", d.n_x, "columns"),
+            ("NAXIS2", d.n_y, "rows"),
+            ("EXTNAME", d.name, "detector"),
+            ("OBJECT", e.object, ""),
+            ("FILTER", e.filter, ""),
+            ("INSTRUME", e.instrument, ""),
+            ("EXPTIME", e.exptime_s, "[s]"),
+            ("MJD-OBS", e.mjd, "middle of the exposure [day]"),
+            ("AIRMASS", e.airmass, ""),
+            ("GAIN", d.gain_e_per_adu, "[electron/ADU]"),
+            ("SATURATE", d.saturation_adu, "[ADU]"),
+        ]
+    )
+    return LdacCatalogue(facts.with_cards(d.cards.cards), table.table, table.columns)
+
+
+def _place(d: DetectorSheet, sheet: FactsSheet) -> tuple[float, float]:
+    """Return the centre of a detector on the tangent plane of the pointing, arcsec, axes as the pixels."""
+    if not d.wcs_cards or sheet.exposure.ra_deg is None or sheet.exposure.dec_deg is None:
+        return 0.0, 0.0
+    from spica.algorithms.skymap import tangent_project
+
+    wcs = read_wcs(d.cards)
+    ra, dec = wcs.all_pix2world(0.5 * (d.n_x - 1), 0.5 * (d.n_y - 1), 0)
+    xi, eta = tangent_project(ra, dec, sheet.exposure.ra_deg, sheet.exposure.dec_deg)
+    cd = np.asarray(wcs.pixel_scale_matrix)
+    rotation = np.linalg.inv(cd / math.sqrt(abs(np.linalg.det(cd))))
+    x, y = rotation @ (float(xi) * 3600.0, float(eta) * 3600.0)
+    return float(x), float(y)
+
+
+def _tiles(detectors: Sequence[LazyPixels], sheet: FactsSheet) -> tuple[list[Tile], int, int]:
+    """Return reduced detectors at their places in the mosaic, the size of the picture, and the binning."""
+    corners = []
+    for d in sheet.detectors:
+        x, y = _place(d, sheet)
+        scale = d.pixel_scale_arcsec or 1.0
+        corners.append((x / scale - 0.5 * d.n_x, y / scale - 0.5 * d.n_y))
+    left, bottom = min(c[0] for c in corners), min(c[1] for c in corners)
+    right = max(c[0] + d.n_x for c, d in zip(corners, sheet.detectors, strict=True))
+    top = max(c[1] + d.n_y for c, d in zip(corners, sheet.detectors, strict=True))
+    factor = binning_for((int(top - bottom), int(right - left)), PREVIEW_PIX)
+    tiles = [
+        Tile(reduce_blocks(row_strips(p.whole(), factor), factor), round(c[0] - left), round(c[1] - bottom))
+        for p, c in zip(detectors, corners, strict=True)
+    ]
+    return tiles, PREVIEW_PIX, factor
+
+
+def make_panel(q: DetectorQuality, scale_arcsec: float, place_arcsec: tuple[float, float]) -> DetectorPanel:
+    """Return what the plots show of one detector."""
+    ny, nx = q.background.shape
+    x0, y0 = place_arcsec[0] - 0.5 * nx * scale_arcsec, place_arcsec[1] - 0.5 * ny * scale_arcsec
+    stars = q.psf.stars
+    flux = q.sources["flux_auto"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mag = np.where(flux > 0, -2.5 * np.log10(np.where(flux > 0, flux, 1.0)), np.nan)
+    return DetectorPanel(
+        star_x_arcsec=x0 + stars["x"] * scale_arcsec,
+        star_y_arcsec=y0 + stars["y"] * scale_arcsec,
+        star_fwhm_arcsec=stars["fwhm_pix"] * scale_arcsec,
+        star_ellipticity=stars["ellipticity"],
+        star_theta_deg=stars["theta_deg"],
+        mag=mag,
+        radius_arcsec=q.sources["flux_radius"] * scale_arcsec,
+        is_star=q.sources["star"],
+        background_adu=q.background.mesh_level,
+        extent_arcsec=(x0, x0 + nx * scale_arcsec, y0, y0 + ny * scale_arcsec),
+    )
+
+
+def known(value: Any) -> float | None:
+    """Return a finite number, or None."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def measures_of(
+    q: DetectorQuality | ExposureQuality, detector: int | None, zero_point_mag: float | None
+) -> DetectorMeasures:
+    """Return the record of one detector's or of all detectors' measures."""
+    return DetectorMeasures(
+        detector=detector,
+        seeing_arcsec=known(q.seeing_arcsec),
+        fwhm_pix=known(q.fwhm_pix),
+        ellipticity=known(q.ellipticity),
+        position_angle_deg=known(q.position_angle_deg),
+        moffat_beta=known(q.moffat_beta),
+        psf_chi2=known(q.psf_chi2),
+        background_adu=known(q.background_adu),
+        noise_adu=known(q.noise_adu),
+        limiting_mag=known(q.limiting_mag),
+        limiting_flux_adu=known(q.limiting_flux_adu),
+        n_sources=q.n_sources,
+        n_stars=q.n_stars,
+        saturated_fraction=known(q.saturated_fraction),
+        cosmic_fraction=known(q.cosmic_fraction),
+        masked_fraction=known(q.masked_fraction),
+        n_trails=q.n_trails,
+        zero_point_mag=zero_point_mag,
+    )
+
+
+def record_exposure_quality(context: StepContext, verified: Verified, assessed: Sequence[DetectorQuality]) -> None:
+    """Record measures and the machine's grade of one exposure; a nominal zero point is no measured one."""
+    whole = measures_of(aggregate_quality(assessed), None, None)
+    parts = tuple(measures_of(q, d.index, None) for q, d in zip(assessed, verified.sheet.detectors, strict=True))
+    context.record(QualityRecord(verified.item, whole, parts))
+    grade = grade_by_limits(
+        {limit.measure: getattr(whole, limit.measure) for limit in verified.sheet.grade_limits},
+        verified.sheet.grade_limits,
+    )
+    context.record(GradeRecord(verified.item, grade.grade, grade.reasons))
+
+
+# Stacks ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StackPixels:
+    """A stack with its weight and header."""
+
+    data: np.ndarray
+    weight: np.ndarray
+    cards: HeaderCards
+    wcs: WCS
+
+
+def read_stack(context: StepContext) -> tuple[StackPixels, MadeStack]:
+    """Read the stack of this job, its weight, and what the stack step said of it."""
+    made = read_made(context.path_of(Role.MEASURES))
+    with_image = open_mef(context.path_of(Role.STACK))
+    with_weight = open_mef(context.path_of(Role.WEIGHT))
+    try:
+        image = with_image.images[0]
+        pixels = StackPixels(
+            with_image.read_pixels(image),
+            with_weight.read_pixels(with_weight.images[0]),
+            image.header,
+            read_wcs(image.header),
+        )
+    finally:
+        with_image.close()
+        with_weight.close()
+    return pixels, made
+
+
+def run_stack(context: StepContext) -> None:
+    """Judge a stack by the same code as an exposure, its noise measured in empty apertures."""
+    item = context.subject()
+    stack, made = read_stack(context)
+    q = assess_detector(
+        stack.data,
+        exptime_s=1.0,
+        gain_e_per_adu=made.gain_e_per_adu,
+        read_noise_e=None,
+        saturation_adu=made.saturation_adu,
+        pixel_scale_arcsec=made.pixel_scale_arcsec,
+        weight=stack.weight,
+        zero_point_mag=made.zero_point_mag,
+        parameters=STACK_PARAMETERS,
+        rng=np.random.default_rng(1),
+    )
+    measures = measures_of(q, None, made.zero_point_mag)
+    context.record(QualityRecord(item, measures, (measures_of(q, 0, made.zero_point_mag),)))
+    grade = grade_by_limits(
+        {limit.measure: getattr(measures, limit.measure) for limit in made.grade_limits}, made.grade_limits
+    )
+    context.record(GradeRecord(item, grade.grade, grade.reasons))
+    plot = context.folder / f"{made.name}.quality.png"
+    draw_quality(plot, [make_panel(q, made.pixel_scale_arcsec, (0.0, 0.0))], made.name, "mag of 1 ADU = 0")
+    context.add_product(Role.PLOT, plot, item=item)
+    summary = context.folder / f"{made.name}.quality.json"
+    write_atomic(summary, json.dumps(json.loads(canonical({"measures": measures, "grade": grade})), indent=1).encode())
+    context.add_product(Role.QUALITY, summary, item=item)
+    context.used(item)
+
+
+def stack_cards(path: Path) -> HeaderCards:
+    """Return the header of a stack."""
+    mef = open_mef(path)
+    try:
+        return mef.images[0].header if mef.images else NO_CARDS
+    finally:
+        mef.close()
+
+
+STACK = Step(kind=JobKind.QUALITY, run=run_stack)
