@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spica.db.engine import Database
-from spica.db.job import Claimed, FencedError, lose, mark_started, note_late_result
+from spica.db.job import Claimed, FencedError, mark_started, note_late_result
 from spica.files.jobfolder import RESULT, SCRIPT, attempt_folder, job_folder, write_inputs, write_job
 from spica.files.workspace import Workspace
 from spica.model.errors import ConflictError, SpicaError, TransientError
-from spica.model.job import AttemptState, Inputs, Request, Result
+from spica.model.job import Inputs, Request, Result
 from spica.model.record import from_json
 from spica_daemon.executors.local import StepProcess, find_process, start_process
 from spica_daemon.exits import Action, Decision, Ended, classify_exit
@@ -58,29 +58,33 @@ class Attempt:
 
     def live(self) -> None:
         """Run a newly claimed attempt to its end."""
-        try:
-            process = self._begin()
-        except FencedError:
-            return
-        except SpicaError as trouble:
-            self._end_with(Ended(None), _decide(trouble))
-            return
-        except Exception:  # noqa: BLE001  the daemon's loop: a bug of one attempt must not end the others
-            self._end_with(Ended(None), _bug())
-            return
-        self._watch(process)
+        self._guard(self._live)
 
     def take_over(self, process: StepProcess) -> None:
         """Watch the process of an attempt that an earlier daemon began."""
-        self._watch(process)
+        self._guard(lambda: self._watch(process))
 
     def clean_up(self) -> None:
-        """End an attempt whose process is gone: by its result where that is whole, else it is lost."""
-        left = read_left(self.folder, self.claimed)
-        if left.result is None and self.claimed.state is AttemptState.SUBMITTED:
-            self._insist(lambda: self._lose("its daemon ended before it began"))
+        """End an attempt whose process is gone: by its result where that is whole, else it is tried again."""
+        self._guard(lambda: self._finish(Ended(None)))
+
+    def _guard(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except FencedError:
+            self._note_late()
+        except Exception:  # noqa: BLE001  the daemon's loop: a bug of one attempt must not end the others
+            self._end_with(Ended(None), _bug())
+
+    def _live(self) -> None:
+        try:
+            process = self._begin()
+        except FencedError:
+            raise
+        except SpicaError as trouble:
+            self._end_with(Ended(None), _decide(trouble))
         else:
-            self._finish(Ended(None))
+            self._watch(process)
 
     def _begin(self) -> StepProcess:
         claimed, workspace = self.claimed, self.site.workspace
@@ -165,10 +169,6 @@ class Attempt:
             harvest(field, ended, _decide(trouble), None)
         except Exception:  # noqa: BLE001  the daemon's loop: a result that cannot be recorded fails its job alone
             harvest(field, ended, _bug(), None)
-
-    def _lose(self, why: str) -> None:
-        with self.site.database.begin() as session:
-            lose(session, self.claimed.attempt_id, why)
 
     def _insist(self, do: Callable[[], None]) -> None:
         """Do it until the database lets us, the daemon leaves, or the attempt is fenced."""

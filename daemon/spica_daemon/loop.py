@@ -61,6 +61,7 @@ class Daemon:
         self._workspace = workspace
         self._options = options
         self._slots = options.slots or workspace.slots or os.cpu_count() or 1
+        workspace.save_roots()
         self._wake = threading.Event()
         self._signals = 0
         self._running: dict[int, tuple[Attempt, threading.Thread]] = {}

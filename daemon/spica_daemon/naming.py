@@ -13,6 +13,7 @@ def stable_name(name: str, sha256: str) -> str:
     >>> stable_name("744123p.weight.fits.fz", "0123456789abcdef")
     '744123p.weight-01234567.fits.fz'
     """
+    name = os.path.basename(name)
     stem = short_name(name)
     suffix = name[len(stem) :]
     if not suffix:

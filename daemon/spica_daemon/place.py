@@ -17,7 +17,7 @@ from pathlib import Path
 from spica.files.checksum import place_file, sync_folder, verify_sha256
 from spica.files.jobfolder import read_inputs
 from spica.files.workspace import Workspace, place_below
-from spica.model.errors import ConflictError, DataError, TransientError
+from spica.model.errors import ConflictError, DataError, TransientError, UsageError
 from spica.model.image import ExposureRecord
 from spica.model.job import FileRef, ProductRef, Result
 from spica.model.product import DeliveryRecord, Role
@@ -170,6 +170,6 @@ def check_products(attempt: Path, result: Result) -> str | None:
             if path.stat().st_size != p.size:
                 return f"product {p.path} has {path.stat().st_size} bytes, {p.size} were announced"
             verify_sha256(path, p.sha256)
-        except (DataError, OSError) as trouble:
+        except (DataError, UsageError, OSError) as trouble:
             return f"product {p.path}: {trouble}"
     return None

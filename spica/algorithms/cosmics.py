@@ -72,7 +72,9 @@ def detect_cosmics(
     ceiling = np.inf if saturation_adu is None else saturation_adu - background_adu
     if psf_fwhm_pix is not None and psf_fwhm_pix > 0:
         contrast = max(contrast, _STAR_MARGIN * star_contrast(psf_fwhm_pix))
-    clean = np.where(bad, np.float32(0.0), image) if bad.any() else image.copy()
+    clean = image.copy()
+    if bad.any():
+        _fill_bad(image, clean, bad)
     inverse_gain = 1.0 / gain_e_per_adu if gain_e_per_adu else 0.0
     return np.asarray(
         _find(image, clean, bad, np.ascontiguousarray(noise_map), sigma, contrast, ceiling, inverse_gain, passes)
@@ -264,6 +266,23 @@ def _grow(clean, bad, noise, inverse_gain, sigma, found, hits_y, hits_x, nine, m
                     rows[n], columns[n] = y, x
                     n += 1
     return rows[:n].copy(), columns[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _fill_bad(image, clean, bad):  # type: ignore[no-untyped-def]
+    """Put the median of the good pixels within 5 x 5 in place of bad ones: a hole must not make an edge around it."""
+    buffer = np.empty(25, dtype=np.float32)
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            if not bad[row, column]:
+                continue
+            n = 0
+            for y in range(max(row - 2, 0), min(row + 3, image.shape[0])):
+                for x in range(max(column - 2, 0), min(column + 3, image.shape[1])):
+                    if not bad[y, x]:
+                        buffer[n] = image[y, x]
+                        n += 1
+            clean[row, column] = _median(buffer, n) if n > 0 else np.float32(0.0)
 
 
 @njit(cache=True, nogil=True)

@@ -61,9 +61,9 @@ def source_dtype(n_apertures: int) -> np.dtype:
 
     number (from 1); x, y isophotal barycentre; x_win, y_win Gaussian-windowed centre; errx2_win, erry2_win, errxy_win
     its covariance in pix^2 (NaN where the window failed and the barycentre stands in); flux_auto, fluxerr_auto in the
-    Kron ellipse; kron_radius in units of a_pix, b_pix; flux_aper, fluxerr_aper of shape (n_apertures,); flux_radius of
-    half flux_auto (0 where flux_auto is not positive); fwhm_pix of a Gaussian through the core (NaN where it has too few
-    pixels); a_pix, b_pix, theta_deg rms ellipse; elongation a/b; ellipticity 1 - b/a; flux_max highest pixel;
+    Kron ellipse; kron_radius in units of a_pix, b_pix; flux_aper, fluxerr_aper of shape (n_apertures,); flux_radius
+    of half flux_auto (0 where flux_auto is not positive); fwhm_pix of a Gaussian through the core (NaN where it has
+    too few pixels); a_pix, b_pix, theta_deg rms ellipse; elongation a/b; ellipticity 1 - b/a; flux_max highest pixel;
     background_adu under it; snr_win; npix; x_min ... y_max inclusive box; flags.
 
     Flags: 1 neighbours or bad pixels take a tenth of the aperture, 2 blended, 4 saturated, 8 cut by the image border,

@@ -216,7 +216,9 @@ def frame_from_wcs(wcs: WCS, shape: tuple[int, int], max_pixels: int = DEFAULT_M
     if not np.allclose(given, kept, rtol=0.0, atol=1e-9):
         raise ValueError("the reference WCS cannot be kept as header text (lookup tables?): give one without them")
     ra, dec = float(given[0][4]), float(given[1][4])
-    rx, ry = wcs.all_pix2world((nx - 1) / 2 + np.array([0.5, -0.5, 0, 0]), (ny - 1) / 2 + np.array([0, 0, 0.5, -0.5]), 0)
+    rx, ry = wcs.all_pix2world(
+        (nx - 1) / 2 + np.array([0.5, -0.5, 0, 0]), (ny - 1) / 2 + np.array([0, 0, 0.5, -0.5]), 0
+    )
     xi, eta = _sky_to_plane(np.asarray(rx), np.asarray(ry), ra, dec)
     area = abs((xi[0] - xi[1]) * (eta[2] - eta[3]) - (xi[2] - xi[3]) * (eta[0] - eta[1]))
     scale_arcsec = math.degrees(math.sqrt(area)) * 3600.0
@@ -262,7 +264,7 @@ def _center_of_box(vertices: FloatArray) -> tuple[float, float]:
     if np.hypot(np.hypot(mean[0], mean[1]), mean[2]) < 1e-6:
         raise ValueError("the footprints have no common centre: give center_deg, or stack separate areas apart")
     ra, dec = math.degrees(math.atan2(mean[1], mean[0])), math.degrees(math.atan2(mean[2], math.hypot(*mean[:2])))
-    for _ in range(4):
+    for _ in range(12):
         xi, eta = _plane_checked(vertices, (ra, dec))
         middle = _plane_to_sky(np.array((xi.min() + xi.max()) / 2), np.array((eta.min() + eta.max()) / 2), ra, dec)
         ra, dec = float(middle[0]), float(middle[1])

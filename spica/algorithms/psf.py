@@ -14,14 +14,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from spica.algorithms.aperture import FLAG_BLENDED, FLAG_SATURATED, FLAG_TRUNCATED
-from spica.algorithms.robust import bad_mask, clipped_statistics, mad_rms, native_image
+from spica.algorithms.aperture import FLAG_BLENDED, FLAG_CROWDED, FLAG_SATURATED, FLAG_TRUNCATED
+from spica.algorithms.robust import bad_mask, clipped_statistics, mad_rms, native_image, weighted_median
 
 STAR_DTYPE = np.dtype(
     [(name, np.float64) for name in ("x", "y", "fwhm_pix", "ellipticity", "theta_deg", "beta", "chi2", "flux_adu")]
     + [("source", np.int64)]
 )
 MIN_HALF_LIGHT_PIX = 0.75  # below it no optics: a hot pixel or a cosmic ray
+_ENOUGH_ISOLATED = 20  # with so many, stars with neighbours in their aperture are not fitted
+_SNR_OF_HALF_WEIGHT = 100.0  # above it stars differ by more than their noise
 _BETA_STARS = 40  # stars with a free exponent, from whose median the shared one comes
 _MIN_BETA, _MAX_BETA = 1.2, 12.0
 _MAX_STAMP_HALF_PIX = 40
@@ -37,7 +39,7 @@ class PsfMeasures:
     Attributes
     ----------
     fwhm_pix : float
-        Median FWHM, sqrt(major x minor), pixels.
+        Median FWHM, sqrt(major x minor), pixels; here and in the shape stars count with 1 / (1 + (100 / S/N)^2).
     fwhm_rms_pix : float
         1.4826 MAD of the FWHM over stars.
     ellipticity : float
@@ -166,7 +168,7 @@ def measure_psf(
     gain_e_per_adu : float, optional
         Adds photon noise to the weights.
     max_stars : int
-        The brightest in flux_max are fitted.
+        The brightest in flux_max are fitted, those without neighbours alone where they are at least twenty.
     model_error : float
         Relative error added to the weights: no real star is a Moffat to better than some per cent.
     pixel_integrated : bool
@@ -184,6 +186,8 @@ def measure_psf(
     bad = bad_mask(image, mask)
     sigma = np.atleast_2d(np.asarray(noise, dtype=np.float32))
     chosen = np.flatnonzero(stars)
+    isolated = chosen[(sources["flags"][chosen] & FLAG_CROWDED) == 0]
+    chosen = isolated if isolated.size >= _ENOUGH_ISOLATED else chosen
     chosen = chosen[np.argsort(-sources["flux_max"][chosen], kind="stable")][:max_stars]
     if chosen.size == 0 or not np.nanmax(sigma) > 0:
         return _no_psf()
@@ -194,7 +198,8 @@ def measure_psf(
     common = (image, bad, sigma, positions, half, half_light, ceiling, inverse_gain, model_error, pixel_integrated)
     free = _fit_stars(chosen[:_BETA_STARS], 0.0, *common)
     beta = _shared_beta(free)
-    return _summarise(chosen, _fit_stars(chosen, beta, *common), beta)
+    snr = np.maximum(sources["snr_win"][chosen], 1.0)
+    return _summarise(chosen, _fit_stars(chosen, beta, *common), beta, 1.0 / (1.0 + (_SNR_OF_HALF_WEIGHT / snr) ** 2))
 
 
 def _no_psf() -> PsfMeasures:
@@ -209,10 +214,10 @@ def _shared_beta(fits: NDArray[np.float64]) -> float:
     return float(np.median(beta[good])) if good.any() else 3.0
 
 
-def _summarise(chosen: NDArray[np.int64], fits: NDArray[np.float64], beta: float) -> PsfMeasures:
-    """Shapes from the quadratic forms; medians over those stars that are no outliers in width or chi^2."""
+def _summarise(chosen: NDArray, fits: NDArray[np.float64], beta: float, weight: NDArray) -> PsfMeasures:
+    """Shapes from the quadratic forms; weighted medians over those stars that are no outliers in width or chi^2."""
     converged = fits[:, 8] > 0
-    fits, chosen = fits[converged], chosen[converged]
+    fits, chosen, weight = fits[converged], chosen[converged], weight[converged]
     if chosen.size == 0:
         return _no_psf()
     stars = np.zeros(chosen.size, dtype=STAR_DTYPE)
@@ -224,13 +229,15 @@ def _summarise(chosen: NDArray[np.int64], fits: NDArray[np.float64], beta: float
     width = clipped_statistics(stars["fwhm_pix"], kappa=4.0)
     kept = np.abs(stars["fwhm_pix"] - width.median) <= 4.0 * max(width.rms, 0.02 * width.median)
     kept &= stars["chi2"] <= 10.0 * max(float(np.median(stars["chi2"])), 1.0)
-    stars, fits = stars[kept], fits[kept]
+    if not kept.any():
+        return _no_psf()
+    stars, fits, weight = stars[kept], fits[kept], weight[kept]
     inverse = np.array([fits[:, 4], fits[:, 3], -fits[:, 5]]) / determinant[kept]
-    mean = np.median(inverse / (inverse[0] + inverse[1]), axis=1)
+    mean = np.array([weighted_median(row, weight) for row in inverse / (inverse[0] + inverse[1])])
     form = mean / (mean[0] * mean[1] - mean[2] ** 2)
     _, ellipticity, theta = _shape(form[1:2], form[0:1], -form[2:3], beta)
     return PsfMeasures(
-        fwhm_pix=float(np.median(stars["fwhm_pix"])),
+        fwhm_pix=weighted_median(stars["fwhm_pix"], weight),
         fwhm_rms_pix=mad_rms(stars["fwhm_pix"]),
         ellipticity=float(ellipticity[0]),
         position_angle_deg=float(theta[0]),

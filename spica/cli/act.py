@@ -41,7 +41,9 @@ def grade_command(ctx: click.Context, image: str, letter: str | None, comment: s
                 for grade, reasons in grade_history(session, need_image(session, image).id):
                     taken = " (taken back)" if grade.withdrawn_at else ""
                     said = f": {grade.comment}" if grade.comment else ""
-                    click.echo(f"{grade.created_at:%Y-%m-%d %H:%M} {grade.source.value} {grade.grade.value}{said}{taken}")
+                    click.echo(
+                        f"{grade.created_at:%Y-%m-%d %H:%M} {grade.source.value} {grade.grade.value}{said}{taken}"
+                    )
                     for reason in reasons:
                         click.echo(f"    {reason.text}")
 
@@ -67,7 +69,9 @@ def _on_jobs(ctx: click.Context, jobs: tuple[int, ...], verb: str, act: Callable
                 answer = act(session, job)
                 audit(session, None, verb, f"job:{job}", None)
             words = f" {answer}" if answer is not None and not isinstance(answer, list) else ""
-            more = f", with {len(answer) - 1} that waited for it" if isinstance(answer, list) and len(answer) > 1 else ""
+            more = (
+                f", with {len(answer) - 1} that waited for it" if isinstance(answer, list) and len(answer) > 1 else ""
+            )
             click.echo(f"job {job}: {verb}{words}{more}")
 
 

@@ -48,7 +48,9 @@ def workspace_of(ctx: click.Context) -> Workspace:
 def format_options(command: F) -> F:
     """Add `--json` and `--csv`."""
     command = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")(command)
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON array or object, and nothing else.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON array or object, and nothing else.")(
+        command
+    )
 
 
 def print_json(value: Any) -> None:
@@ -79,7 +81,9 @@ def guard(cell: Any) -> Any:
     return cell
 
 
-def print_rows(rows: Sequence[Any], columns: Sequence[tuple[str, str]], as_json: bool, as_csv: bool, empty: str) -> None:
+def print_rows(
+    rows: Sequence[Any], columns: Sequence[tuple[str, str]], as_json: bool, as_csv: bool, empty: str
+) -> None:
     """Print rows as JSON, CSV or a table of (field, heading) columns; `empty` says what to do where there are none."""
     if as_json:
         print_json(list(rows))

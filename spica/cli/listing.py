@@ -93,7 +93,9 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
 
 @click.command("images")
 @click.option("--rule", help="Only images for which this rule is true.")
-@click.option("--kind", type=click.Choice(["exposure", "stack", "calibrated", "all"]), default="exposure", show_default=True)
+@click.option(
+    "--kind", type=click.Choice(["exposure", "stack", "calibrated", "all"]), default="exposure", show_default=True
+)
 @format_options
 @click.pass_context
 def images_command(ctx: click.Context, rule: str | None, kind: str, as_json: bool, as_csv: bool) -> None:

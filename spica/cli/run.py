@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 RECIPE_OPTIONS = (
     click.option("--recipe", "recipe_name", help="Name of a recipe of the workspace, or a TOML file."),
-    click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Set one parameter; repeatable."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Set one parameter; repeatable."
+    ),
 )
 
 
@@ -90,7 +92,13 @@ def _watch(workspace: Workspace, database: Database, paths: tuple[Path, ...], re
 
 
 def _end_ingest(
-    workspace: Workspace, database: Database, report: IntakeReport, waited: bool, failed: int, strict: bool, as_json: bool
+    workspace: Workspace,
+    database: Database,
+    report: IntakeReport,
+    waited: bool,
+    failed: int,
+    strict: bool,
+    as_json: bool,
 ) -> int:
     """Say what became of the files and choose the exit code."""
     from spica.db.overview import list_images
@@ -103,7 +111,13 @@ def _end_ingest(
     rejected = [i for i in images if i.state == "rejected"]
     if as_json:
         print_json(
-            {"plan": report.plan_id, "jobs": report.jobs, "known": len(report.known), "images": images, "failed": failed}
+            {
+                "plan": report.plan_id,
+                "jobs": report.jobs,
+                "known": len(report.known),
+                "images": images,
+                "failed": failed,
+            }
         )
     else:
         click.echo(f"{len(report.new)} new files, {len(report.known)} known already")
@@ -126,7 +140,9 @@ def _end_ingest(
 @click.option("--ra", type=float, help="Centre of the circle, degrees (area).")
 @click.option("--dec", type=float, help="Centre of the circle, degrees (area).")
 @click.option("--radius", type=float, help="Radius of the circle, degrees (area).")
-@click.option("--images", "images_file", type=click.Path(path_type=Path, dir_okay=False), help="File of image names, one a line.")
+@click.option(
+    "--images", "images_file", type=click.Path(path_type=Path, dir_okay=False), help="File of image names, one a line."
+)
 @click.option("--dry-run", is_flag=True, help="Show what is in and what is out with the clause; record nothing.")
 @click.option("--wait", is_flag=True, help="Wait for the jobs.")
 @click.option("--strict", is_flag=True, help="Exit 3 where a candidate was left out by the steps.")

@@ -21,7 +21,9 @@ Progress = Callable[..., None]
 """Called with done, total and words."""
 
 
-def wait_for(workspace: Workspace, database: Database, job_ids: Sequence[int], title: str, *, strict: bool = False) -> int:
+def wait_for(
+    workspace: Workspace, database: Database, job_ids: Sequence[int], title: str, *, strict: bool = False
+) -> int:
     """Wait until all jobs ended; return how many FAILED (or were pruned because of that)."""
     if not job_ids:
         return 0

@@ -188,7 +188,7 @@ def _run(place: Place, fsync: bool, grace_s: float, binaries: Path | None) -> No
     folder = find_binaries(place, binaries)
     prepare_sockets(place)
     if not (place.data / "PG_VERSION").exists():
-        _make_cluster(place, folder)
+        _make_cluster(place, folder, fsync)
     _clean_after_crash(place)
     _write_ident(place)
     _launch(place, folder, fsync)
@@ -212,7 +212,7 @@ def _ensure_keeper(place: Place, grace_s: float) -> None:
         subprocess.run(_keeper_command("keep", *words), check=True, stdin=subprocess.DEVNULL, cwd="/", env={})
 
 
-def _make_cluster(place: Place, binaries: Path) -> None:
+def _make_cluster(place: Place, binaries: Path, fsync: bool) -> None:
     """Make the cluster beside its place and rename it when it is whole."""
     fresh = place.data.with_name("data.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -222,7 +222,7 @@ def _make_cluster(place: Place, binaries: Path) -> None:
     builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
     locale = builtin if major(binaries) >= 17 else ["--locale=C.UTF-8", "--lc-messages=C"]
     command = [str(binaries / "initdb"), "-D", str(fresh), "-U", ROLE, "--encoding=UTF8", "--auth=reject", *locale]
-    done = run_as(place.owner, [*command, "--data-checksums"])
+    done = run_as(place.owner, [*command, "--data-checksums", *([] if fsync else ["--no-sync"])])
     if done.returncode != 0:
         shutil.rmtree(fresh, ignore_errors=True)
         raise explain_failure(done.stderr, place.data)
@@ -290,7 +290,7 @@ def _launch(place: Place, binaries: Path, fsync: bool) -> None:
         "jit": "off",
     }
     if not fsync:
-        settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+        settings |= {"fsync": "off", "full_page_writes": "off"}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command = [str(binaries / "postgres"), "-D", str(place.data), *options]
     words = ["launch", str(place.owner.uid), str(place.owner.gid), str(place.data / LOG), *command]

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
@@ -51,6 +51,7 @@ class Database:
             connect_args={
                 "connect_timeout": CONNECT_LIMIT_S,
                 "options": "-c timezone=UTC -c client_min_messages=warning",
+                "client_encoding": "utf8",
                 "application_name": "spica",
             },
         )
@@ -214,20 +215,21 @@ def conninfo_of(url: URL) -> str:
     for name, value in url.query.items():
         words[name] = value if isinstance(value, str) else ",".join(value)
     words.setdefault("options", "-c timezone=UTC")
+    words.setdefault("client_encoding", "utf8")
     return psycopg.conninfo.make_conninfo("", **words)
 
 
 def _checked_url(url: str | URL) -> URL:
     try:
         made = make_url(url)
-    except (ValueError, SpicaError, ProgrammingError) as trouble:
-        raise RecipeError(
-            f"database is no URL; write postgresql+psycopg://user:password@host/name ({trouble})"
-        ) from None
+    except (ValueError, ArgumentError) as trouble:
+        raise RecipeError("database is no URL; write postgresql+psycopg://user:password@host/name") from trouble
     if made.drivername == "postgresql":
         made = made.set(drivername="postgresql+psycopg")
     if made.drivername != "postgresql+psycopg":
-        raise RecipeError(f"database is a {made.drivername} URL; Spica needs postgresql+psycopg://user@host/name")
+        raise RecipeError(
+            f"database is a {made.drivername} URL; Spica needs postgresql+psycopg://user:password@host/name"
+        )
     return made
 
 

@@ -204,9 +204,19 @@ def find_binaries(place: Place, given: Path | None) -> Path:
             f"dump it there with pg_dump and restore it in a new workspace"
         )
     folder = known[version]
-    if place.owner.switch and run_as(place.owner, [str(folder / "postgres"), "--version"]).returncode != 0:
+    if not _can_run(place.owner, folder / "postgres"):
         return _copy_binaries(folder, place.owner)
     return folder
+
+
+def _can_run(owner: Owner, program: Path) -> bool:
+    """Whether the owner can run a program where it lies; tried, since rights are more than mode bits."""
+    if not owner.switch:
+        return True
+    try:
+        return run_as(owner, [str(program), "--version"]).returncode == 0
+    except PermissionError:
+        return False
 
 
 def major(binaries: Path) -> int:
@@ -216,21 +226,26 @@ def major(binaries: Path) -> int:
 
 
 def _copy_binaries(folder: Path, owner: Owner) -> Path:
-    """Copy the wheel's tree to where the owner can go; once for each build."""
+    """Copy the wheel's tree and its libraries to where the owner can go; once for each build."""
     built = (folder / "postgres").stat()
     target = SYSTEM_FOLDER / f"postgresql-{major(folder)}-{built.st_size:x}"
     if not target.exists():
         SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f"{target.name}.{os.getpid()}")
-        shutil.copytree(folder.parent, fresh, symlinks=True)
+        package = folder.parent.parent
+        shutil.copytree(folder.parent, fresh / package.name / folder.parent.name, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")  # the wheel's own, found from the binaries' place
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
         for path in (fresh, *fresh.rglob("*")):
             if not path.is_symlink():
-                path.chmod(path.stat().st_mode & 0o700 | (path.stat().st_mode & 0o500) >> 3 | 0o044)
+                bits = path.stat().st_mode & 0o700
+                path.chmod(bits | (bits & 0o500) >> 3 | (bits & 0o500) >> 6)
         with contextlib.suppress(OSError):
             fresh.rename(target)
         shutil.rmtree(fresh, ignore_errors=True)
         _say(f"{owner.name} cannot reach {folder.parent}: PostgreSQL is copied to {target}")
-    return target / folder.name
+    return target.joinpath(*folder.parts[-3:])
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

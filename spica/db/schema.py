@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.py$")
+MIN_SERVER = 150000
 _LOCK = 7_072_465  # any number; two migrations at once wait for each other
 
 
@@ -59,6 +60,17 @@ def check_revision(database: Database) -> None:
     )
 
 
+def check_server(version: int, encoding: str) -> None:
+    """Refuse a server of another kind than the schema is written for: `version` as 150004, `encoding` of the database.
+
+    Raises SchemaError.
+    """
+    if version < MIN_SERVER:
+        raise SchemaError(f"the server is PostgreSQL {version // 10000}; Spica needs {MIN_SERVER // 10000} or newer")
+    if encoding != "UTF8":
+        raise SchemaError(f"the database has encoding {encoding}; make it with: createdb -T template0 -E UTF8 NAME")
+
+
 def migrate(database: Database) -> str:
     """Bring the schema to the newest revision, all in one transaction; return that revision.
 
@@ -71,6 +83,8 @@ def migrate(database: Database) -> str:
         from alembic import command  # noqa: PLC0415  takes 0.2 s to import and is seldom needed
 
         with database.begin() as session:
+            asked = text("SELECT current_setting('server_version_num')::int, current_setting('server_encoding')")
+            check_server(*session.execute(asked).one())
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             command.upgrade(_config(session.connection()), "head")
     return head

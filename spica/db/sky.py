@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import hpgeom
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sqlalchemy import BigInteger, CompoundSelect, TableValuedAlias, column, delete, func, insert, literal, select
+from sqlalchemy import BigInteger, CompoundSelect, TableValuedAlias, any_, column, delete, func, insert, literal, select
 from sqlalchemy import update as update_rows
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
@@ -200,7 +201,7 @@ def images_in_circle(session: Session, circle: Circle, kind: ImageKind = ImageKi
     return sorted(found + _confirmed(session, open_ids, circle))
 
 
-def _near(ranges: Ranges) -> CompoundSelect[tuple[int]]:
+def _near(ranges: Ranges) -> CompoundSelect[Any]:
     """Return the statement for images with a cell inside one of the ranges, or around one."""
     outer = sorted({((low >> s) << s, low) for low, high in ranges for s in _shifts(high - low)})
     inside = _pairs([r[0] for r in ranges], [r[1] for r in ranges], "inside")
@@ -226,13 +227,13 @@ def _confirmed(session: Session, image_ids: list[int], circle: Circle) -> list[i
     """Return those images one of whose polygons meets the circle."""
     if not image_ids:
         return []
-    wanted = func.any(literal(image_ids, ARRAY(BigInteger)))
+    wanted = any_(literal(image_ids, ARRAY(BigInteger)))
     query = select(DetectorRow.image_id, DetectorRow.polygon_ra_deg, DetectorRow.polygon_dec_deg).where(
         DetectorRow.image_id == wanted, DetectorRow.polygon_ra_deg.is_not(None)
     )
     met: set[int] = set()
     for image_id, ra, dec in session.execute(query):
-        if image_id not in met and footprint_meets([list(zip(ra, dec, strict=True))], circle):
+        if ra and dec and image_id not in met and footprint_meets([list(zip(ra, dec, strict=True))], circle):
             met.add(image_id)
     return sorted(met)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from spica.files.ldac import LdacColumn
+from spica.files.ldac import LdacColumn, read_ldac
 from spica.model.errors import DataError
 
 MAG_UNKNOWN = 99.0
@@ -174,3 +176,14 @@ def from_sextractor(table: np.ndarray) -> np.ndarray:
     for name, values in parts.items():
         out[name] = values
     return out
+
+
+def read_catalogue(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read the one table of a stack's FITS_LDAC catalogue, SExtractor's names as they are.
+
+    Raises DataError where the file holds no table, or more than one.
+    """
+    tables = read_ldac(path)
+    if len(tables) != 1:
+        raise DataError(f"{Path(path).name} holds {len(tables)} tables where one is expected; name a stack's catalogue")
+    return tables[0].table

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spica.files.header import CARD_LENGTH, NO_CARDS, CardValue, HeaderCards, cards_from_text, make_cards
-from spica.files.scan import ByteSource, FileLimits, HduScan, StructureError, scan_hdus
-from spica.files.unit import HduToWrite, write_hdus
+from spica.files.scan import ByteSource, FileLimits, HduScan, StructureError, image_shape, scan_hdus
+from spica.files.unit import HduToWrite, free_cards, write_hdus
 from spica.model.errors import DataError
 
 _FORM = re.compile(r"(\d*)([A-Z])")
@@ -54,7 +54,7 @@ class LdacCatalogue:
 
 def _imhead_hdu(header: HeaderCards) -> HduToWrite:
     """Return the one-row table whose only cell holds the header as 80-character cards, END among them."""
-    cards = (*header.cards, "END".ljust(CARD_LENGTH))
+    cards = (*_plain_header(header).cards, "END".ljust(CARD_LENGTH))
     raw = "".join(cards).encode("ascii", "replace")
     structure: list[tuple[str, CardValue, str]] = [
         *_table_start(len(raw), 1, 1),
@@ -64,6 +64,23 @@ def _imhead_hdu(header: HeaderCards) -> HduToWrite:
         ("EXTNAME", "LDAC_IMHEAD", "header of the image"),
     ]
     return HduToWrite(make_cards(structure), NO_CARDS, lambda: iter((raw,)))
+
+
+def _plain_header(header: HeaderCards) -> HeaderCards:
+    """Return the header as that of a plain primary image: SCAMP wants SIMPLE, BITPIX and the axes of the pixels."""
+    if header.cards and header.cards[0].startswith("SIMPLE"):
+        return header
+    shape = image_shape(header) or _stated_shape(header)
+    axes: list[tuple[str, CardValue, str]] = [(f"NAXIS{i}", n, "") for i, n in enumerate(shape[::-1], 1)]
+    bitpix = header.get("ZBITPIX", header.get("BITPIX", -32))
+    start: list[tuple[str, CardValue, str]] = [("SIMPLE", True, ""), ("BITPIX", bitpix, ""), ("NAXIS", len(shape), "")]
+    return HeaderCards((*make_cards([*start, *axes]).cards, *free_cards(header).cards))
+
+
+def _stated_shape(header: HeaderCards) -> tuple[int, ...]:
+    """Return (NAXIS2, NAXIS1) of a header that says nothing else of its unit; () where they are missing."""
+    nx, ny = header.get("NAXIS1"), header.get("NAXIS2")
+    return (ny, nx) if isinstance(nx, int) and isinstance(ny, int) and "XTENSION" not in header else ()
 
 
 def _table_start(width: int, rows: int, fields: int) -> list[tuple[str, CardValue, str]]:
@@ -93,8 +110,9 @@ def table_hdu(table: np.ndarray, columns: Sequence[LdacColumn], name: str) -> Hd
         form, stored, zero = _column_form(field, base, count)
         items.append((f"TFORM{i}", form, ""))
         packed.append((field, stored, shape))
-        if len(shape) > 1:
-            items.append((f"TDIM{i}", "({})".format(",".join(str(n) for n in shape[::-1])), ""))
+        axes = (int(stored[1:]), *shape[::-1]) if form.endswith("A") and shape else shape[::-1]
+        if len(axes) > 1:
+            items.append((f"TDIM{i}", "({})".format(",".join(str(n) for n in axes)), ""))
         if zero:
             items += [(f"TSCAL{i}", 1, ""), (f"TZERO{i}", zero, "offset of unsigned integers")]
         if spec.unit:
@@ -139,7 +157,11 @@ def _column_form(field: str, base: np.dtype, count: int) -> tuple[str, str, int]
 
 
 def write_ldac(path: str | os.PathLike[str], catalogues: Sequence[LdacCatalogue], checksum: bool = False) -> None:
-    """Write catalogues, one LDAC_IMHEAD and one LDAC_OBJECTS a detector as source-extractor does, atomically."""
+    """Write catalogues, one LDAC_IMHEAD and one LDAC_OBJECTS a detector as source-extractor does, atomically.
+
+    A header that is not that of a plain primary image (extension, tile-compressed) is written as one; SCAMP refuses
+    any other.
+    """
     primary = make_cards([("SIMPLE", True, "FITS standard"), ("BITPIX", 8, ""), ("NAXIS", 0, ""), ("EXTEND", True, "")])
     hdus = [HduToWrite(primary, NO_CARDS, lambda: iter(()))]
     for catalogue in catalogues:

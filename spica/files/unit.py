@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -139,8 +139,3 @@ def _storable(data: np.ndarray) -> tuple[np.ndarray, int]:
     if kind in "iuf" and size <= 8 and not (kind == "u" and size == 8):
         return data, 0
     raise ValueError(f"pixels of type {data.dtype} cannot be written to FITS; convert them to float32 or int32")
-
-
-def join_cards(parts: Iterable[HeaderCards]) -> HeaderCards:
-    """Return the cards of several parts after each other."""
-    return HeaderCards(tuple(card for part in parts for card in part.cards))

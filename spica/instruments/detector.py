@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -93,16 +94,30 @@ def _name(facts: _Facts, hdu: int, index: int) -> str:
 
 
 def _amplifier(facts: _Facts, hdu: int, shape: tuple[int, int]) -> AmplifierFacts:
+    data = facts.section("data_section", hdu, shape)
     return AmplifierFacts(
         hdu=hdu,
         name=facts.text("name", hdu),
         shape=shape,
-        data_section=facts.section("data_section", hdu, shape),
+        data_section=data,
         overscan_section=facts.section("overscan_section", hdu, shape),
-        target_section=facts.section("target_section", hdu, None),
+        target_section=_binned(facts.section("target_section", hdu, None), data, shape),
         gain_e_per_adu=facts.number("gain", hdu, 1e-6, 1e6),
         read_noise_e=facts.number("read_noise", hdu, 0.0, 1e6),
     )
+
+
+def _binned(target: PixelSection | None, data: PixelSection | None, shape: tuple[int, int]) -> PixelSection | None:
+    """Return the target section in binned pixels: headers count it unbinned, so it is a whole multiple of the data."""
+    if target is None:
+        return None
+    nx = data.x_stop - data.x_start if data else shape[1]
+    ny = data.y_stop - data.y_start if data else shape[0]
+    fx, fy = (target.x_stop - target.x_start) / nx, (target.y_stop - target.y_start) / ny
+    if not (fx.is_integer() and fy.is_integer()):
+        return None
+    x, y = target.x_start // int(fx), target.y_start // int(fy)
+    return PixelSection(x, x + nx, y, y + ny, target.flip_x, target.flip_y)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -152,19 +167,8 @@ def _moved(amplifier: AmplifierFacts, x0: int, y0: int) -> AmplifierFacts:
     target = amplifier.target_section
     if target is None:
         return amplifier
-    moved = PixelSection(
-        target.x_start - x0, target.x_stop - x0, target.y_start - y0, target.y_stop - y0, target.flip_x, target.flip_y
-    )
-    return AmplifierFacts(
-        amplifier.hdu,
-        amplifier.name,
-        amplifier.shape,
-        amplifier.data_section,
-        amplifier.overscan_section,
-        moved,
-        amplifier.gain_e_per_adu,
-        amplifier.read_noise_e,
-    )
+    x, y = (target.x_start - x0, target.x_stop - x0), (target.y_start - y0, target.y_stop - y0)
+    return replace(amplifier, target_section=PixelSection(*x, *y, target.flip_x, target.flip_y))
 
 
 def _whole(
@@ -224,11 +228,18 @@ def _position(
         facts.who_said.setdefault("pixel_scale", "profile")
     if scale is None or pointing is None:
         return None, None, scale
-    place = _place(instrument, headers, hdu, name, scale)
+    place = _place(instrument, headers, hdu, name, scale, shape)
     return nominal_wcs(instrument, pointing, place, shape, scale), "pointing", scale
 
 
-def _place(instrument: Instrument, headers: Sequence[HeaderCards], hdu: int, name: str, scale: float) -> DetectorPlace:
+def _place(
+    instrument: Instrument,
+    headers: Sequence[HeaderCards],
+    hdu: int,
+    name: str,
+    scale: float,
+    shape: tuple[int, int],
+) -> DetectorPlace:
     """Return the nominal place of a detector: by name, by DETSEC within DETSIZE, else the centre of the field."""
     layout = instrument.layout
     if name in layout.detectors:
@@ -237,8 +248,10 @@ def _place(instrument: Instrument, headers: Sequence[HeaderCards], hdu: int, nam
         section = parse_section(_text(headers, layout.section_keyword, hdu))
         size = parse_section(_text(headers, layout.size_keyword, hdu))
         if section is not None and size is not None:
-            dx = (section.x_start + section.x_stop - size.x_start - size.x_stop) / 2.0
-            dy = (section.y_start + section.y_stop - size.y_start - size.y_stop) / 2.0
+            bin_x = max(1, round((section.x_stop - section.x_start) / shape[1]))
+            bin_y = max(1, round((section.y_stop - section.y_start) / shape[0]))
+            dx = (section.x_start + section.x_stop - size.x_start - size.x_stop) / 2.0 / bin_x
+            dy = (section.y_start + section.y_stop - size.y_start - size.y_stop) / 2.0 / bin_y
             turned = 180.0 if section.flip_x and section.flip_y else 0.0
             return DetectorPlace(-instrument.parity * dx * scale, dy * scale, turned)
     return DetectorPlace(0.0, 0.0)

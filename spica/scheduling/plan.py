@@ -175,7 +175,8 @@ def _deliver(
         2: (Role.PLOT, Role.QUALITY),
         3: (Role.CATALOGUE, Role.PLOT),
     }
-    upstream = tuple(Upstream(r, i, r, item) for i in made for r in wanted[i]) + (
+    upstream = (
+        *(Upstream(r, i, r, item) for i in made for r in wanted[i]),
         Upstream(Role.PLOT, 0, Role.PLOT),
         Upstream(Role.SOLUTION, 0, Role.MEASURES),
     )

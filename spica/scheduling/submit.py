@@ -1,4 +1,4 @@
-"""Records the jobs of a plan in one transaction: ids first, then texts that may name each other, then rows and edges."""
+"""Records the jobs of a plan in one transaction: ids first, then texts that name each other, then rows and edges."""
 
 from __future__ import annotations
 

@@ -22,6 +22,15 @@ HIGH_IS_BAD = {
 }
 
 
+DETECTION_APERTURES_ARCSEC = (2.0, 3.7, 5.0)
+WIDE_APERTURE_PIX = 8.0
+
+
+def detection_apertures(pixel_scale_arcsec: float) -> tuple[float, ...]:
+    """Return the aperture diameters (arcsec) measured on exposures; the widest suits coarse pixels too."""
+    return (*DETECTION_APERTURES_ARCSEC, max(8.0, WIDE_APERTURE_PIX * pixel_scale_arcsec))
+
+
 @dataclass(frozen=True)
 class Section:
     """Part of an image, 0-based, half open; flips say that an axis is read backwards."""
@@ -95,7 +104,7 @@ def make_sheet(item: str, name: str, facts: ExposureFacts, instrument: Instrumen
         search_radius_arcmin=instrument.pointing_accuracy_arcmin,
         nominal_zero_point_mag=instrument.zero_point_mag(filter_name),
         reference_band=instrument.reference_band(filter_name),
-        grade_limits=_grade_limits(instrument, filter_name),
+        grade_limits=grade_limits(instrument, filter_name),
     )
 
 
@@ -170,7 +179,8 @@ def _detector_sheet(d: DetectorFacts) -> DetectorSheet:
     )
 
 
-def _grade_limits(instrument: Instrument, filter_name: str) -> tuple[GradeLimits, ...]:
+def grade_limits(instrument: Instrument, filter_name: str) -> tuple[GradeLimits, ...]:
+    """Return the limits of a filter as bands by measure."""
     by_grade = instrument.grade_limits(filter_name)
     limits = []
     for measure, high in HIGH_IS_BAD.items():

@@ -36,7 +36,7 @@ from spica.model.quality import DetectorMeasures, QualityRecord
 from spica.model.record import canonical
 from spica.plots.quality import DetectorPanel, draw_quality
 from spica.steps.base import Step, StepContext
-from spica.steps.facts import DetectorSheet, FactsSheet
+from spica.steps.facts import DetectorSheet, FactsSheet, detection_apertures
 from spica.steps.made import MadeStack, read_made
 from spica.steps.pixels import LazyPixels, open_exposure, pack_weight
 from spica.steps.verify import Verified
@@ -44,10 +44,11 @@ from spica.steps.verify import Verified
 PREVIEW_PIX = 1100
 
 
-def parameters_of(context: StepContext) -> QualityParameters:
-    """Return the kernel's parameters from the frozen recipe."""
+def parameters_of(context: StepContext, sheet: FactsSheet) -> QualityParameters:
+    """Return the kernel's parameters from the frozen recipe and the pixel scale."""
     r = context.recipe.quality
     return QualityParameters(
+        apertures_arcsec=detection_apertures(sheet.detectors[0].pixel_scale_arcsec or 1.0),
         mesh_pix=r.mesh_pix,
         threshold_sigma=r.threshold_sigma,
         min_area_pix=r.min_area_pix,
@@ -63,9 +64,10 @@ def parameters_of(context: StepContext) -> QualityParameters:
 def assess_exposure(context: StepContext, verified: Verified) -> None:
     """Measure all detectors of one exposure; write weight, catalogue, preview and plots; record measures and grade."""
     sheet = verified.sheet
+    parameters = parameters_of(context, sheet)
     with open_exposure(verified.path, sheet) as detectors:
         with ThreadPoolExecutor(context.recipe.resources.threads) as pool:
-            assessed = list(pool.map(lambda d: _assess(d, sheet, parameters_of(context)), detectors))
+            assessed = list(pool.map(lambda d: _assess(d, sheet, parameters), detectors))
         write_exposure_products(context, verified, detectors, assessed)
     record_exposure_quality(context, verified, assessed)
 
@@ -102,7 +104,7 @@ def write_exposure_products(
     write_ldac(catalogue, [_ldac(q, d, sheet) for q, d in zip(assessed, sheet.detectors, strict=True)])
     context.add_product(Role.CATALOGUE, catalogue, item=item)
     preview = context.folder / f"{verified.stem}.preview.png"
-    write_png(preview, make_preview(*_tiles(detectors, sheet)))
+    write_png(preview, make_preview(*preview_tiles(detectors, sheet)))
     context.add_product(Role.PREVIEW, preview, item=item)
     if context.recipe.quality.plots:
         plot = context.folder / f"{verified.stem}.quality.png"
@@ -156,7 +158,7 @@ def _place(d: DetectorSheet, sheet: FactsSheet) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _tiles(detectors: Sequence[LazyPixels], sheet: FactsSheet) -> tuple[list[Tile], int, int]:
+def preview_tiles(detectors: Sequence[LazyPixels], sheet: FactsSheet) -> tuple[list[Tile], int, int]:
     """Return reduced detectors at their places in the mosaic, the size of the picture, and the binning."""
     corners = []
     for d in sheet.detectors:

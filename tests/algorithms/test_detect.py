@@ -17,8 +17,8 @@ from spica.algorithms.detect import DetectionOverflowError, detect_sources, sour
 
 GAIN, SKY, SATURATION = 1.5, 1000.0, 12_000.0
 COLUMNS = (
-    "XWIN_IMAGE YWIN_IMAGE X_IMAGE Y_IMAGE ERRX2WIN_IMAGE ERRY2WIN_IMAGE FLUX_AUTO FLUXERR_AUTO KRON_RADIUS FLUX_APER(2) "
-    "FLUXERR_APER(2) FLUX_RADIUS FWHM_IMAGE A_IMAGE B_IMAGE THETA_IMAGE FLUX_MAX FLAGS SNR_WIN"
+    "XWIN_IMAGE YWIN_IMAGE X_IMAGE Y_IMAGE ERRX2WIN_IMAGE ERRY2WIN_IMAGE FLUX_AUTO FLUXERR_AUTO KRON_RADIUS "
+    "FLUX_APER(2) FLUXERR_APER(2) FLUX_RADIUS FWHM_IMAGE A_IMAGE B_IMAGE THETA_IMAGE FLUX_MAX FLAGS SNR_WIN"
 )
 
 
@@ -37,7 +37,9 @@ class Field:
 def simulate(shape: tuple[int, int], n: int, seed: int, fwhm: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
     """Moffat stars (beta 3) with photon and read noise, and rows x, y, flux."""
     rng = np.random.default_rng(seed)
-    stars = np.stack([rng.uniform(0, shape[1] - 1, n), rng.uniform(0, shape[0] - 1, n), 10 ** rng.uniform(2.8, 5.7, n)], 1)
+    stars = np.stack(
+        [rng.uniform(0, shape[1] - 1, n), rng.uniform(0, shape[0] - 1, n), 10 ** rng.uniform(2.8, 5.7, n)], 1
+    )
     image = np.full(shape, SKY)
     radius2 = fwhm**2 / (4 * (2 ** (1 / 3) - 1))
     for x, y, flux in stars:
@@ -186,11 +188,15 @@ def test_shift_and_flip_move_the_catalogue() -> None:
     one = detect_sources(residual, 26.0)
     rolled = detect_sources(np.pad(residual, ((11, 0), (23, 0))), 26.0)
     inner = one[(one["x"] > 40) & (one["y"] > 40) & (one["x"] < 360) & (one["y"] < 360) & (one["flags"] == 0)]
-    distance, row = cKDTree(np.stack([rolled["x"] - 23, rolled["y"] - 11], 1)).query(np.stack([inner["x"], inner["y"]], 1))
+    distance, row = cKDTree(np.stack([rolled["x"] - 23, rolled["y"] - 11], 1)).query(
+        np.stack([inner["x"], inner["y"]], 1)
+    )
     assert distance.max() < 1e-4
     np.testing.assert_allclose(rolled["flux_auto"][row], inner["flux_auto"], rtol=1e-5)
     mirrored = detect_sources(np.ascontiguousarray(residual[:, ::-1]), 26.0)
-    distance, _ = cKDTree(np.stack([399 - mirrored["x"], mirrored["y"]], 1)).query(np.stack([inner["x"], inner["y"]], 1))
+    distance, _ = cKDTree(np.stack([399 - mirrored["x"], mirrored["y"]], 1)).query(
+        np.stack([inner["x"], inner["y"]], 1)
+    )
     assert np.median(distance) < 1e-4
 
 

@@ -25,7 +25,9 @@ def _tpv(ra: float = 150.0, dec: float = 2.0, scale_deg: float = 0.2 / 3600) -> 
     return wcs
 
 
-@pytest.mark.parametrize(("ra", "dec"), [(150.0, 2.0), (0.0, -45.0), (359.9999, 0.0), (12.0, 89.99), (77.0, -90.0), (5.0, 90.0)])
+@pytest.mark.parametrize(
+    ("ra", "dec"), [(150.0, 2.0), (0.0, -45.0), (359.9999, 0.0), (12.0, 89.99), (77.0, -90.0), (5.0, 90.0)]
+)
 def test_projection_is_that_of_the_wcs(ra: float, dec: float) -> None:
     frame = Frame(ra, dec, 511.3, 260.7, 0.5, (700, 1000))
     rng = np.random.default_rng(1)

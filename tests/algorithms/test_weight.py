@@ -158,7 +158,9 @@ def test_weight_is_the_relative_inverse_variance() -> None:
     assert weight[15, 27] == pytest.approx(0.25)
     for unusable in ((3, 3), (3, 4), (10, 10), (20, 20), (0, 5), (39, 5), (5, 0), (5, 49)):
         assert weight[unusable] == 0.0
-    np.testing.assert_allclose(make_weight((40, 50), noise_map=10 * noise), make_weight((40, 50), noise_map=noise), rtol=1e-6)
+    np.testing.assert_allclose(
+        make_weight((40, 50), noise_map=10 * noise), make_weight((40, 50), noise_map=noise), rtol=1e-6
+    )
 
 
 def test_flat_enters_squared_and_its_holes_are_unusable() -> None:

@@ -292,7 +292,7 @@ def test_full_disk(here: Path) -> None:
     (here / "db").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=755", "tmpfs", str(here / "db")], check=True)
     try:
-        with pytest.raises(TransientError, match="no disk space is left .* free some"):
+        with pytest.raises(TransientError, match=r"no disk space is left .* free some"):
             start(here)
         assert not (here / "db" / "data").exists()
         assert not (here / "db" / "data.new").exists()
@@ -426,15 +426,18 @@ def test_root_with_closed_binaries(
     source = next(iter(placement.wheel_binaries().values()))
     closed = here / "closed"
     closed.mkdir(mode=0o700)
-    shutil.copytree(source.parent, closed / source.parent.name, symlinks=True)
+    package = source.parents[1]
+    shutil.copytree(source.parent, closed / package.name / source.parent.name, symlinks=True)
+    shutil.copytree(package.with_name(f"{package.name}.libs"), closed / f"{package.name}.libs")
+    binaries = closed.joinpath(*source.parts[-3:])
     monkeypatch.setattr(placement, "SYSTEM_FOLDER", here / "system")
-    server = start(here, binaries=closed / source.parent.name / "bin")
+    server = start(here, binaries=binaries)
     assert "PostgreSQL is copied to" in capsys.readouterr().err
     assert str(here / "system") in keeper.command_of(server.pid or 0)[0]
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert [p for p in (here / "system").rglob("*") if not p.is_symlink() and p.stat().st_mode & 0o022] == []
     server.stop()
-    start(here, binaries=closed / source.parent.name / "bin").stop()
+    start(here, binaries=binaries).stop()
     assert capsys.readouterr().err == ""
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -21,7 +21,7 @@ from spica.db.engine import Database
 from spica.db.job import AttemptEnd, Claimed, FencedError, NewJob
 from spica.db.node import know_node
 from spica.db.tables.job import AttemptRow, JobEventRow, JobRow
-from spica.model.errors import ConflictError
+from spica.model.errors import ConflictError, SpicaError
 from spica.model.job import (
     ARROWS,
     DEAD,
@@ -64,7 +64,7 @@ def claim(session: Session, lease_s: float = 60.0) -> Claimed:
     return found
 
 
-# The walk ---------------------------------------------------------------------------------------------------------------
+# The walk -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -299,18 +299,19 @@ def test_random_walks_follow_the_table_of_arrows(database: Database) -> None:
     )
 
 
-# Two at once ------------------------------------------------------------------------------------------------------------
+# Two at once ----------------------------------------------------------------------------------------------------------
 
 
-def at_once(*acts: Callable[[], object]) -> list[BaseException]:
+def at_once(*acts: Callable[[], object]) -> list[SpicaError]:
     """Run all at the same moment; return what they raised."""
-    barrier, errors = threading.Barrier(len(acts)), []
+    barrier = threading.Barrier(len(acts))
+    errors: list[SpicaError] = []
 
     def run(act: Callable[[], object]) -> None:
         barrier.wait()
         try:
             act()
-        except Exception as trouble:
+        except SpicaError as trouble:
             errors.append(trouble)
 
     threads = [threading.Thread(target=run, args=(act,)) for act in acts]
@@ -401,21 +402,15 @@ def test_the_database_itself_refuses_two_live_attempts(session: Session) -> None
     make(session, {})
     c = claim(session)
     node_id = know_node(session, "n1")
-    with pytest.raises(IntegrityError, match="uq_attempt_live"), session.begin_nested():
-        session.add(
-            AttemptRow(
-                job_id=c.job_id,
-                number=2,
-                node_id=node_id,
-                state=AttemptState.RUNNING,
-                memory_mb=1,
-                lease_until=text("now()"),
-            )  # fmt: skip
-        )
-        session.flush()
+    second = insert(AttemptRow).values(
+        job_id=c.job_id, number=2, node_id=node_id, state=AttemptState.RUNNING, memory_mb=1, lease_until=text("now()")
+    )
+    with pytest.raises(IntegrityError, match="uq_attempt_live"):
+        session.execute(second)
+    session.rollback()
 
 
-# Claiming and trying again ----------------------------------------------------------------------------------------------
+# Claiming and trying again --------------------------------------------------------------------------------------------
 
 
 def test_claims_go_by_priority_then_id_and_by_node(session: Session) -> None:

@@ -136,3 +136,12 @@ def test_two_migrations_at_once(database: Database) -> None:
     ]
     assert [run.communicate()[0].strip() for run in runs] == [schema.head_revision()] * 2
     assert [run.returncode for run in runs] == [0, 0]
+
+
+def test_older_servers_are_refused() -> None:
+    """PostgreSQL 15 is enough, 14 is not; UTF-8 only."""
+    schema.check_server(150000, "UTF8")
+    with pytest.raises(SchemaError, match="PostgreSQL 14; Spica needs 15"):
+        schema.check_server(149999, "UTF8")
+    with pytest.raises(SchemaError, match="createdb"):
+        schema.check_server(180000, "LATIN1")

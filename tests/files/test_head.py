@@ -12,6 +12,30 @@ from spica.files.wcs import read_wcs, tan_cards
 from spica.model.errors import DataError
 
 CD = np.diag([-0.3, 0.3]) / 3600
+SWARP_OPTIONS = [
+    "-SUBTRACT_BACK",
+    "N",
+    "-RESAMPLE",
+    "Y",
+    "-CENTER_TYPE",
+    "MANUAL",
+    "-CENTER",
+    "180.0,10.0",
+    "-IMAGE_SIZE",
+    "200",
+    "-PIXELSCALE_TYPE",
+    "MANUAL",
+    "-PIXEL_SCALE",
+    "0.3",
+    "-WRITE_XML",
+    "N",
+    "-VERBOSE_TYPE",
+    "QUIET",
+    "-NTHREADS",
+    "1",
+    "-RESAMPLING_TYPE",
+    "NEAREST",
+]
 FACTS = HeadFacts(2.0, 30.0, (1e-6, 2e-6), (3e-6, 4e-6), 0.01, 0.02)
 
 
@@ -63,32 +87,7 @@ def test_swarp_honours_a_written_head(tmp_path):
     write_image(tmp_path / "image.fits", data, tan_cards(20.0, -40.0, 0, 0, CD), checksum=False)
     write_head(tmp_path / "image.head", [_head(pv1=(), pv2=())])
     done = subprocess.run(
-        [
-            "SWarp",
-            "image.fits",
-            "-SUBTRACT_BACK",
-            "N",
-            "-RESAMPLE",
-            "Y",
-            "-CENTER_TYPE",
-            "MANUAL",
-            "-CENTER",
-            "180.0,10.0",
-            "-IMAGE_SIZE",
-            "200",
-            "-PIXELSCALE_TYPE",
-            "MANUAL",
-            "-PIXEL_SCALE",
-            "0.3",
-            "-WRITE_XML",
-            "N",
-            "-VERBOSE_TYPE",
-            "QUIET",
-            "-NTHREADS",
-            "1",
-            "-RESAMPLING_TYPE",
-            "NEAREST",
-        ],
+        ["SWarp", "image.fits", *SWARP_OPTIONS],
         cwd=tmp_path,
         capture_output=True,
         timeout=60,

@@ -50,41 +50,88 @@ PARAMETERS = [
     "MAG_AUTO",
     "MAGERR_AUTO",
 ]
+REALS = [
+    "x",
+    "y",
+    "x_win",
+    "y_win",
+    "errx2_win",
+    "erry2_win",
+    "errxy_win",
+    "flux_auto",
+    "fluxerr_auto",
+    "flux_radius",
+    "fwhm_pix",
+    "a_pix",
+    "b_pix",
+    "theta_deg",
+    "elongation",
+    "ellipticity",
+    "flux_max",
+    "background_adu",
+    "snr_win",
+    "kron_radius",
+]
+
+SEX_OPTIONS = [
+    "-CATALOG_TYPE",
+    "FITS_LDAC",
+    "-CATALOG_NAME",
+    "se.ldac",
+    "-FILTER",
+    "N",
+    "-PHOT_APERTURES",
+    "6,10",
+    "-VERBOSE_TYPE",
+    "QUIET",
+    "-STARNNW_NAME",
+    "/usr/share/source-extractor/default.nnw",
+]
+SCAMP_OPTIONS = [
+    "-ASTREF_CATALOG",
+    "FILE",
+    "-ASTREFCAT_NAME",
+    "ref.ldac",
+    "-ASTREFCENT_KEYS",
+    "X_WORLD,Y_WORLD",
+    "-ASTREFERR_KEYS",
+    "ERRA_WORLD,ERRB_WORLD",
+    "-ASTREFMAG_KEY",
+    "MAG",
+    "-ASTREFMAGERR_KEY",
+    "MAGERR",
+    "-ASTREFOBSDATE_KEY",
+    "OBSDATE",
+    "-DISTORT_DEGREES",
+    "1",
+    "-CROSSID_RADIUS",
+    "2",
+    "-CHECKPLOT_TYPE",
+    "NONE",
+    "-VERBOSE_TYPE",
+    "QUIET",
+    "-WRITE_XML",
+    "N",
+    "-NTHREADS",
+    "1",
+    "-SOLVE_PHOTOM",
+    "N",
+    "-POSITION_MAXERR",
+    "0.2",
+]
 
 
 def _detections(rng, n=200, size=1000.0):
     """Return the house's array with plausible values."""
-    fields = [
-        "x",
-        "y",
-        "x_win",
-        "y_win",
-        "errx2_win",
-        "erry2_win",
-        "errxy_win",
-        "flux_auto",
-        "fluxerr_auto",
-        "flux_radius",
-        "fwhm_pix",
-        "a_pix",
-        "b_pix",
-        "theta_deg",
-        "elongation",
-        "ellipticity",
-        "flux_max",
-        "background_adu",
-        "snr_win",
-        "kron_radius",
-    ]
     dtype = [
         ("number", "i4"),
-        *((name, "f8") for name in fields),
+        *((name, "f8") for name in REALS),
         ("flux_aper", "f8", (3,)),
         ("fluxerr_aper", "f8", (3,)),
     ]
     out = np.zeros(n, [*dtype, ("flags", "i2")])
     out["number"] = np.arange(1, n + 1)
-    for name in fields:
+    for name in REALS:
         out[name] = rng.uniform(0.5, 2.0, n)
     out["x"] = out["x_win"] = rng.uniform(0, size, n)
     out["y"] = out["y_win"] = rng.uniform(0, size, n)
@@ -128,7 +175,7 @@ def test_every_column_type_round_trips_and_astropy_agrees(tmp_path):
     assert verify_file(path).ok
     found = read_ldac(path)
     assert len(found) == 2
-    assert found[0].header == header
+    assert dict(header).items() <= dict(found[0].header).items()
     assert len(found[1].table) == 0
     assert found[0].columns[7] == columns[0]
     with warnings.catch_warnings():
@@ -204,9 +251,7 @@ def extracted(tmp_path_factory):
     write_image(folder / "image.fits", image.astype(np.float32), cards, checksum=False)
     (folder / "p.param").write_text("\n".join(PARAMETERS) + "\n")
     subprocess.run(
-        ["source-extractor", "image.fits", "-CATALOG_TYPE", "FITS_LDAC", "-CATALOG_NAME", "se.ldac", "-FILTER", "N"]
-        + ["-PARAMETERS_NAME", str(folder / "p.param"), "-PHOT_APERTURES", "6,10", "-VERBOSE_TYPE", "QUIET"]
-        + ["-STARNNW_NAME", "/usr/share/source-extractor/default.nnw"],
+        ["source-extractor", "image.fits", *SEX_OPTIONS, "-PARAMETERS_NAME", str(folder / "p.param")],
         cwd=folder,
         check=True,
         capture_output=True,
@@ -248,7 +293,8 @@ def test_scamp_solves_with_our_catalogues(tmp_path):
     reference["ERRA_WORLD"] = reference["ERRB_WORLD"] = 1e-6
     reference["MAG"], reference["MAGERR"] = 25 - 2.5 * np.log10(flux), 0.01
     units = [LdacColumn(n, "deg") for n in ("X_WORLD", "Y_WORLD", "ERRA_WORLD", "ERRB_WORLD")]
-    head = make_cards([("NAXIS", 2, ""), ("NAXIS1", 1024, ""), ("NAXIS2", 1024, "")])
+    axes = [("NAXIS", 2, ""), ("NAXIS1", 1024, ""), ("NAXIS2", 1024, "")]
+    head = make_cards([("XTENSION", "IMAGE", ""), ("BITPIX", -32, ""), *axes])
     write_ldac(tmp_path / "ref.ldac", [LdacCatalogue(head, reference, tuple(units))])
     names = []
     for k, (dx, dy) in enumerate([(0.0, 0.0), (40.0, -30.0)]):
@@ -267,39 +313,7 @@ def test_scamp_solves_with_our_catalogues(tmp_path):
         names.append(f"e{k}.ldac")
         write_ldac(tmp_path / names[-1], [LdacCatalogue(cards, made.table, made.columns)])
     done = subprocess.run(
-        ["scamp", *names]
-        + [
-            "-ASTREF_CATALOG",
-            "FILE",
-            "-ASTREFCAT_NAME",
-            "ref.ldac",
-            "-ASTREFCENT_KEYS",
-            "X_WORLD,Y_WORLD",
-            "-ASTREFERR_KEYS",
-            "ERRA_WORLD,ERRB_WORLD",
-            "-ASTREFMAG_KEY",
-            "MAG",
-            "-ASTREFMAGERR_KEY",
-            "MAGERR",
-            "-ASTREFOBSDATE_KEY",
-            "OBSDATE",
-            "-DISTORT_DEGREES",
-            "1",
-            "-CROSSID_RADIUS",
-            "2",
-            "-CHECKPLOT_TYPE",
-            "NONE",
-            "-VERBOSE_TYPE",
-            "QUIET",
-            "-WRITE_XML",
-            "N",
-            "-NTHREADS",
-            "1",
-            "-SOLVE_PHOTOM",
-            "N",
-            "-POSITION_MAXERR",
-            "0.2",
-        ],
+        ["scamp", *names, *SCAMP_OPTIONS],
         cwd=tmp_path,
         capture_output=True,
         timeout=120,

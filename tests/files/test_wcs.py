@@ -52,13 +52,11 @@ def test_unusable_headers_are_a_data_error_that_says_what_to_do(test_data, name)
     assert find_wcs(cards) is None
 
 
-def test_every_odd_header_ends_in_a_wcs_or_a_wcs_error(test_data):
+def test_every_odd_header_ends_in_a_wcs_or_in_none(test_data):
     for path in sorted((test_data / "broken/astropy_wcs").iterdir()):
-        try:
-            wcs = read_wcs(cards_from_text(path.read_bytes().decode("latin-1")))
-            footprint_polygon(wcs, (100, 100))
-        except WcsError as trouble:
-            assert str(trouble)
+        wcs = find_wcs(cards_from_text(path.read_bytes().decode("latin-1")))
+        if wcs is not None:
+            assert pixel_scale_arcsec(wcs) > 0
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ class AstrometryParameters:
 
     `start` is "pattern" (search within `search_radius_arcsec`) or "header" (pointing and layout believed to within
     `header_radius_arcsec`). `min_stars_per_term` stars per polynomial term of a detector are needed, else its degree
-    falls. `share_distortion` False gives every exposure its own distortion.
+    falls. `layout_error_pix` is how far a detector may lie from its nominal place. `share_distortion` False gives
+    every exposure its own distortion.
     """
 
     degree: int = 3
@@ -110,7 +111,8 @@ class AstrometryParameters:
     position_floor_mas: float = 3.0
     default_reference_error_mas: float = 100.0
     reference_floor_mas: float = 0.1
-    max_match_radius_arcsec: float = 30.0
+    layout_error_pix: float = 10.0
+    max_match_radius_arcsec: float = 60.0
     min_match_radius_pix: float = 0.5
     clip_sigma: float = 4.0
     n_associations: int = 5

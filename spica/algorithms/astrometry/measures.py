@@ -66,7 +66,8 @@ def summarise(solved: Solved, reference: ReferenceStars) -> AstrometrySolution:
     internal_2 = _rms(internal, solved.parameters.high_snr)
     reference_2 = _rms(to_reference, solved.parameters.high_snr)
     measures = tuple(
-        _exposure_measures(solved, index, polynomial, to_reference, internal) for index in np.flatnonzero(solved.alive).tolist()
+        _exposure_measures(solved, index, polynomial, to_reference, internal)
+        for index in np.flatnonzero(solved.alive).tolist()
     )
     clipped = (solved.stars.star >= 0) & (solved.weights.detection <= 0.0)
     return AstrometrySolution(

@@ -23,7 +23,10 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 MAX_BLOCK_NUMBERS = 8_000_000
-RIDGE = 1e-12
+RIDGE = 1e-13
+MAX_IDLE = 1e-11
+LINEAR_MAPS = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, -1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, -1.0]],
+                        [[0.0, 1.0], [1.0, 0.0]]])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -196,20 +199,19 @@ def _derivatives(
 
 
 def _solve(normal: Floats, right: Floats, state: State, free: FreeParameters) -> Floats:
-    """Solve for the free parameters, the gauge between attitudes and polynomials fixed, columns scaled."""
+    """Solve for the free parameters, columns scaled, changes without effect on any position held at nought."""
     expand = _expansion(state, free)
     reduced = expand.T @ normal @ expand
-    diagonal = np.sqrt(np.maximum(np.diag(reduced), 1e-300))
     usable = np.diag(reduced) > 0.0
-    scale = np.where(usable, 1.0 / diagonal, 0.0)
-    reduced = reduced * scale[:, None] * scale[None, :]
-    gauge = _gauge(state, free) @ (expand * scale[None, :])
-    norm = np.linalg.norm(gauge, axis=1, keepdims=True)
-    gauge = gauge / np.where(norm > 0.0, norm, 1.0)
-    reduced += gauge.T @ gauge
+    root = np.sqrt(np.where(usable, np.diag(reduced), 1.0))
+    reduced = reduced / root[:, None] / root[None, :]
+    idle = expand.T @ _idle_changes(state, free) / (expand**2).sum(axis=0)[:, None] * root[:, None]
+    idle = np.linalg.qr(idle)[0]
+    idle = idle[:, np.einsum("pk,pq,qk->k", idle, reduced, idle) < MAX_IDLE]
+    reduced += idle @ idle.T
     reduced[np.diag_indices_from(reduced)] += np.where(usable, RIDGE, 1.0)
-    answer = cho_solve(cho_factor(reduced, lower=True), (expand.T @ right) * scale)
-    return expand @ (answer * scale)
+    answer = cho_solve(cho_factor(reduced, lower=True), (expand.T @ right) / root)
+    return expand @ (answer / root)
 
 
 def _expansion(state: State, free: FreeParameters) -> Floats:
@@ -243,26 +245,24 @@ def _expansion(state: State, free: FreeParameters) -> Floats:
     return np.stack(columns, axis=1) if columns else np.zeros((size, 0))
 
 
-def _gauge(state: State, free: FreeParameters) -> Floats:
-    """Return rows that fix what data cannot: per instrument sum A^-1 dA = 0 and sum of chip constants = 0."""
+def _idle_changes(state: State, free: FreeParameters) -> Floats:
+    """Return columns that change no position: per instrument a shift g and a linear map G of the focal plane.
+
+    A (1 + G) with (1 - G) D, and t + A g with D - g, predict the same; a fallback may forbid some of them.
+    """
     n_exposures, (n_chips, n_terms, _) = state.attitude.shape[0], state.polynomial.shape
-    size = 6 * n_exposures + 2 * n_terms * n_chips
-    rows = []
+    columns = []
     for group in np.unique(free.chip_group):
         chips = np.flatnonzero((free.chip_group == group) & (free.chip_degree >= 0))
         exposures = np.flatnonzero((free.exposure_group == group) & (free.exposure > 0))
-        if chips.size == 0 or exposures.size == 0:
-            continue
-        shift = np.zeros((2, size))
-        for chip in chips:
-            at = 6 * n_exposures + 2 * n_terms * chip
-            shift[0, at] = shift[1, at + 1] = 1.0
-        rows.append(shift)
-        if int(free.chip_degree[chips].min()) < 1:
-            continue
-        linear = np.zeros((4, size))
-        for exposure in exposures:
-            inverse = np.linalg.inv(state.attitude[exposure])
-            linear[:, 6 * exposure : 6 * exposure + 4] = np.kron(inverse, np.eye(2))
-        rows.append(linear)
-    return np.concatenate(rows) if rows else np.zeros((0, size))
+        for shift in np.eye(2):
+            of_exposure, of_chip = np.zeros((n_exposures, 6)), np.zeros((n_chips, n_terms, 2))
+            of_exposure[exposures, 4:] = state.attitude[exposures] @ shift
+            of_chip[chips, 0] = -shift
+            columns.append(np.concatenate([of_exposure.ravel(), of_chip.ravel()]))
+        for linear in LINEAR_MAPS:
+            of_exposure, of_chip = np.zeros((n_exposures, 6)), np.zeros((n_chips, n_terms, 2))
+            of_exposure[exposures, :4] = (state.attitude[exposures] @ linear).reshape(-1, 4)
+            of_chip[chips] = -state.polynomial[chips] @ linear.T
+            columns.append(np.concatenate([of_exposure.ravel(), of_chip.ravel()]))
+    return np.stack(columns, axis=1)

@@ -164,11 +164,7 @@ def _iterate(problem: _Problem, start: Start, state: State) -> Solved:
     """Alternate association, steps and clipping; the radius follows the scatter."""
     choices, observations = problem.parameters, problem.observations
     alive = np.array([one is not None for one in start.matches])
-    pixel = float(np.median([chip.scale_rad for chip in problem.chips]))
-    tolerance = [one.tolerance_arcsec for one in start.matches if one is not None]
-    limit = choices.max_match_radius_arcsec / ARCSEC_PER_RAD
-    smallest = choices.min_match_radius_pix * pixel
-    radius = float(np.clip(1.5 * max(tolerance, default=0.0) / ARCSEC_PER_RAD, smallest, max(limit, smallest)))
+    radius, smallest = _radii(problem, start)
     scales, failures = _Scales(1.0, 0.0), list(start.failures)
     count = len(alive)
     free = FreeParameters(np.zeros(count, dtype=np.int64), np.full(len(problem.chips), -1), problem.chip_group,
@@ -182,7 +178,7 @@ def _iterate(problem: _Problem, start: Start, state: State) -> Solved:
         alive = _drop_unlinked(problem, stars, alive, failures)
         weights = _weigh(problem, stars, alive, scales)
         for step in range(choices.n_steps):
-            free = _free(problem, weights, alive)
+            free = _free(problem, stars, weights, alive)
             state = gauss_newton_step(observations, state, stars, weights, problem.places, free)
             if step > 0 or turn > 0:
                 scales = _rescale(problem, state, stars, weights, scales)
@@ -190,11 +186,33 @@ def _iterate(problem: _Problem, start: Start, state: State) -> Solved:
         spread = _median_gap(problem, state, stars, weights)
         if turn < choices.n_associations - 1:
             radius = float(np.clip(8.0 * spread, max(0.4 * radius, smallest), radius))
+    fallbacks = _fallbacks(problem, free, alive, _stars_per_chip(problem, stars, weights))
     return Solved(
         problem.ensemble, problem.chips, observations, problem.places, choices, start, state, stars, weights, free,
-        tuple(bool(one) for one in alive), tuple(failures), _fallbacks(problem, free, alive, weights),
+        tuple(bool(one) for one in alive), tuple(failures), fallbacks,
         scales.factor, scales.extra_rad, radius, problem.chip_group, problem.exposure_group,
     )  # fmt: skip
+
+
+def _radii(problem: _Problem, start: Start) -> tuple[float, float]:
+    """Return first and smallest association radius, rad.
+
+    The first covers detectors away from their nominal places (`layout_error_pix`) and the match's own tolerance,
+    but no more than a fifth of the distance between neighbouring sources, where most pairs are still right.
+    """
+    choices, observations = problem.parameters, problem.observations
+    pixel = float(np.median([chip.scale_rad for chip in problem.chips]))
+    tolerance = [one.tolerance_arcsec for one in start.matches if one is not None]
+    own = 1.5 * max(tolerance, default=0.0) / ARCSEC_PER_RAD
+    spacing = [
+        problem.chips[chip].scale_rad
+        * np.sqrt(problem.chips[chip].layout.width_pix * problem.chips[chip].layout.height_pix / (stop - first))
+        for _, chip, first, stop in observations.blocks
+    ]
+    wide = min(choices.layout_error_pix * pixel, 0.2 * float(np.median(spacing)) if spacing else np.inf)
+    smallest = choices.min_match_radius_pix * pixel
+    limit = max(choices.max_match_radius_arcsec / ARCSEC_PER_RAD, smallest)
+    return float(np.clip(max(own, wide), smallest, limit)), smallest
 
 
 def _associate(problem: _Problem, state: State, alive: Bools, radius: float) -> Stars:
@@ -258,11 +276,11 @@ def _only_linked(stars: Stars, weights: Weights) -> Weights:
     return Weights(detection, np.where(fine, weights.reference, 0.0))
 
 
-def _free(problem: _Problem, weights: Weights, alive: Bools) -> FreeParameters:
+def _free(problem: _Problem, stars: Stars, weights: Weights, alive: Bools) -> FreeParameters:
     """Choose what the number of stars allows: degree of each chip, kind of each exposure."""
     observations, choices = problem.observations, problem.parameters
     used = weights.detection > 0.0
-    by_chip = np.bincount(observations.chip[used], minlength=len(problem.chips))
+    by_chip = _stars_per_chip(problem, stars, weights)
     degree = np.full(len(problem.chips), -1)
     for order in range(choices.degree + 1):
         degree[by_chip >= choices.min_stars_per_term * (order + 1) * (order + 2) / 2] = order
@@ -270,6 +288,13 @@ def _free(problem: _Problem, weights: Weights, alive: Bools) -> FreeParameters:
     most = 6 if choices.exposure_transform == "affine" else 4
     kind = np.where(by_exposure >= MIN_AFFINE, most, np.where(by_exposure >= MIN_SIMILARITY, 4, 2))
     return FreeParameters(np.where(alive, kind, 0), degree, problem.chip_group, problem.exposure_group)
+
+
+def _stars_per_chip(problem: _Problem, stars: Stars, weights: Weights) -> Ints:
+    """Return how many different stars constrain each chip; a star on two exposures of a chip counts once."""
+    used = np.flatnonzero(weights.detection > 0.0)
+    each = np.unique(problem.observations.chip[used] * (stars.reference.size + 1) + stars.star[used])
+    return np.bincount(each // (stars.reference.size + 1), minlength=len(problem.chips)).astype(np.int64)
 
 
 def _gaps(problem: _Problem, state: State, stars: Stars, weights: Weights) -> tuple[Floats, Floats, Bools]:
@@ -346,9 +371,7 @@ def _median_gap(problem: _Problem, state: State, stars: Stars, weights: Weights)
     return float(np.median(np.hypot(apart[:, 0], apart[:, 1]))) if rows.any() else 0.0
 
 
-def _fallbacks(problem: _Problem, free: FreeParameters, alive: Bools, weights: Weights) -> tuple[DegreeFallback, ...]:
-    used = weights.detection > 0.0
-    number = np.bincount(problem.observations.chip[used], minlength=len(problem.chips))
+def _fallbacks(problem: _Problem, free: FreeParameters, alive: Bools, number: Ints) -> tuple[DegreeFallback, ...]:
     living = set(problem.exposure_group[alive].tolist())
     return tuple(
         DegreeFallback(chip.instrument, chip.detector, int(free.chip_degree[k]), int(number[k]))

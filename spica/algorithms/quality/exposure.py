@@ -51,8 +51,7 @@ def aggregate_quality(detectors: Sequence[DetectorQuality]) -> ExposureQuality:
     """
     if not detectors:
         raise ValueError("no detector to aggregate; pass those that were assessed")
-    seeing = np.array([d.seeing_arcsec for d in detectors])
-    seeing = seeing[np.isfinite(seeing)]
+    seeing = np.sort([d.seeing_arcsec for d in detectors if math.isfinite(d.seeing_arcsec)])
     magnitudes = [d.limiting_mag for d in detectors if d.limiting_mag is not None]
     return ExposureQuality(
         n_detectors=len(detectors),
@@ -68,9 +67,9 @@ def aggregate_quality(detectors: Sequence[DetectorQuality]) -> ExposureQuality:
         n_sources=sum(d.n_sources for d in detectors),
         n_stars=sum(d.n_stars for d in detectors),
         n_trails=sum(d.n_trails for d in detectors),
-        saturated_fraction=float(np.mean([d.saturated_fraction for d in detectors])),
-        cosmic_fraction=float(np.mean([d.cosmic_fraction for d in detectors])),
-        masked_fraction=float(np.mean([d.masked_fraction for d in detectors])),
+        saturated_fraction=math.fsum(d.saturated_fraction for d in detectors) / len(detectors),
+        cosmic_fraction=math.fsum(d.cosmic_fraction for d in detectors) / len(detectors),
+        masked_fraction=math.fsum(d.masked_fraction for d in detectors) / len(detectors),
         limiting_flux_adu=_known_median([d.limiting_flux_adu for d in detectors]),
         limiting_mag=float(np.median(magnitudes)) if magnitudes else None,
     )
@@ -88,5 +87,5 @@ def _mean_angle(detectors: Sequence[DetectorQuality]) -> float:
     if not pairs:
         return float("nan")
     return 0.5 * math.degrees(
-        math.atan2(sum(e * math.sin(t) for e, t in pairs), sum(e * math.cos(t) for e, t in pairs))
+        math.atan2(math.fsum(e * math.sin(t) for e, t in pairs), math.fsum(e * math.cos(t) for e, t in pairs))
     )

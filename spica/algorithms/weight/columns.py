@@ -12,6 +12,7 @@ from spica.algorithms.robust import mad_rms, native_image
 
 _COLUMN_CLIP = 3.0  # a pixel counts for at most so many rms in the mean of a column
 _COLUMN_NEIGHBOURS = 8
+_MIN_ROWS = 192  # in a lower image one bright star fills a good part of a column
 
 
 def find_bad_columns(
@@ -39,12 +40,17 @@ def find_bad_columns(
         Rms of the sky; a map is used by its median.
     mask : ndarray, optional
         Non-zero pixels are not looked at.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+        All False for images lower than 192 rows, in which stars and columns cannot be told apart.
     """
     image = native_image(data)
     ny, nx = image.shape
     scale = float(np.median(noise)) if np.ndim(noise) else float(noise)
     out = np.zeros((ny, nx), dtype=bool)
-    if not scale > 0 or nx < 4 * _COLUMN_NEIGHBOURS or ny < 16:
+    if not scale > 0 or nx < 4 * _COLUMN_NEIGHBOURS or ny < _MIN_ROWS:
         return out
     skip = np.zeros((1, 1), dtype=bool) if mask is None else np.asarray(mask) != 0
     n_segments = max(1, ny // segment_pix)
@@ -71,6 +77,7 @@ def _bad_along_whole(offset: NDArray, count: NDArray, sigma: float, min_offset: 
         return np.zeros(offset.shape, dtype=bool)
     middle = np.median(offset, axis=0)
     high = seen & (np.abs(middle) > max(sigma * mad_rms(middle[seen]), min_offset))
+    high &= np.percentile(offset * np.sign(middle), 10, axis=0) > 0.3 * np.abs(middle)  # and does not start half way
     return np.broadcast_to(high, offset.shape)
 
 

@@ -16,6 +16,9 @@ _TRAIL_BINS = 256  # longer side of the binned image
 _TRAIL_SEGMENTS = 32
 _TRAIL_PROFILE_PIX = 48  # half width of the profile across a trail
 _TRAIL_CANDIDATES = 8
+_MAX_RIDGE_PIX = 20  # at a quarter of the peak; wider are steps of the sky, overscans, haloes
+_PROFILE_CLIP = 300.0  # high: a spike must show how it falls away from its star
+_EVEN = 0.3  # least ratio of the faintest to the brightest quarter of a trail
 _AXIS_DEG = 0.5  # lines this close to rows and columns are readout effects, not trails
 
 
@@ -266,7 +269,7 @@ def _sample_profile(image, bad, inverse, angle, distance, turn, low, high, half)
         for d in range(-half, half + 1):
             x, y = int(np.floor(xm + t * ux + d * vx + 0.5)), int(np.floor(ym + t * uy + d * vy + 0.5))
             if 0 <= x < image.shape[1] and 0 <= y < image.shape[0] and not bad[y, x]:
-                total[k, d + half] += min(max(image[y, x] * inverse, -5.0), 10.0)
+                total[k, d + half] += min(max(image[y, x] * inverse, -5.0), _PROFILE_CLIP)
                 count[k, d + half] += 1.0
     for k in range(_TRAIL_SEGMENTS):
         for d in range(2 * half + 1):
@@ -318,7 +321,7 @@ def _trail_from(
         return None
     above = across - level > max(0.25 * peak, 2.0 * mad_rms(sides))
     first, last = _run_around(above, peak_at)
-    if last - first >= _TRAIL_PROFILE_PIX:
+    if last - first >= _MAX_RIDGE_PIX:
         return None
     centre_flux = _means(profile[:, first : last + 1]) - _medians(np.ascontiguousarray(profile.T))
     seen = np.isfinite(centre_flux)
@@ -329,7 +332,7 @@ def _trail_from(
         float(np.median(part[np.isfinite(part)])) for part in np.array_split(centre_flux, 4) if np.isfinite(part).any()
     ]
     filled = float(np.mean(centre_flux[seen] > 2.0 * per_segment)) if seen.any() else 0.0
-    even = len(quarters) > 1 and min(quarters) > 0.2 * max(quarters)
+    even = len(quarters) > 1 and min(quarters) > _EVEN * max(quarters)
     if snr < threshold or filled < min_filled or not even or seen.sum() < 0.5 * _TRAIL_SEGMENTS:
         return None
     middle, length = 0.5 * (chord[0] + chord[1]), chord[1] - chord[0]

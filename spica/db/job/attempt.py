@@ -230,9 +230,7 @@ def fail(session: Session, attempt_id: int, fence: int, end: AttemptEnd) -> JobS
     return JobState.FAILED
 
 
-def abort(
-    session: Session, attempt_id: int, fence: int, end: AttemptEnd, *, backoff_s: float = BACKOFF_S
-) -> JobState:
+def abort(session: Session, attempt_id: int, fence: int, end: AttemptEnd, *, backoff_s: float = BACKOFF_S) -> JobState:
     """End a job whose cancelling was asked for, its processes being gone; FencedError as in `succeed`.
 
     Where nobody asked, the attempt is ABORTED and the job tried again.

@@ -1,0 +1,204 @@
+"""Verbs that prepare: init, migrate, doctor, person, reference, clean."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from spica.cli.door import open_survey, print_json, workspace_of
+from spica.model.errors import UsageError
+
+
+@click.command("init")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
+def init_command(folder: Path) -> None:
+    """Make FOLDER (by default this one) a workspace: a commented spica.toml and its folders."""
+    from spica.files.workspace import init_workspace
+
+    workspace = init_workspace(folder)
+    click.echo(f"workspace {workspace.folder}; next: spica reference add FILE, spica ingest PATH --wait")
+
+
+@click.command("migrate")
+@click.pass_context
+def migrate_command(ctx: click.Context) -> None:
+    """Bring the database's schema to this version of Spica."""
+    from spica.db.engine import open_database
+    from spica.db.schema import migrate
+
+    database = open_database(workspace_of(ctx), check_schema=False)
+    try:
+        migrate(database)
+    finally:
+        database.close()
+    click.echo("the schema is up to date")
+
+
+@click.command("doctor")
+@click.option(
+    "--instrument", "file", type=click.Path(path_type=Path, dir_okay=False), help="Show what a profile makes of FILE."
+)
+@click.pass_context
+def doctor_command(ctx: click.Context, file: Path | None) -> int:
+    """Check the surroundings; or show what the instrument profiles make of one file."""
+    if file is not None:
+        return _explain_file(ctx, file)
+    from spica.scheduling.doctor import examine
+
+    failed = 0
+    for check in examine(workspace_of(ctx)):
+        click.echo(f"{'ok  ' if check.holds else 'BAD '} {check.name:<12} {check.text}")
+        failed += not check.holds
+    return 5 if failed else 0
+
+
+def _explain_file(ctx: click.Context, file: Path) -> int:
+    from spica.files.verify import verify_file
+    from spica.instruments.registry import load_instruments
+    from spica.instruments.translate import explain
+
+    try:
+        folder: Path | None = workspace_of(ctx).instruments_folder
+    except UsageError:
+        folder = None
+    report = verify_file(file)
+    for problem in report.problems:
+        click.echo(f"{problem.code}: {problem.text}")
+    if not report.headers:
+        return 3
+    instrument = load_instruments(folder).recognise(report.headers, file.name)
+    click.echo(f"{file.name} is read by the profile {instrument.name} ({instrument.title})")
+    missing = 0
+    for fact in explain(instrument, report.headers, file.name):
+        missing += fact.required and fact.value is None
+        value = fact.value if fact.value is not None else "MISSING" if fact.required else "-"
+        click.echo(f"  {fact.fact:<14} {value:<32} {fact.who_said or 'looked for ' + ' '.join(fact.candidates)}")
+    return 3 if missing or report.problems else 0
+
+
+@click.group("person")
+def person_command() -> None:
+    """People and what they may do."""
+
+
+@person_command.command("add")
+@click.argument("name")
+@click.option(
+    "--role", type=click.Choice(["viewer", "grader", "operator", "admin"]), default="viewer", show_default=True
+)
+@click.option(
+    "--password", "ask", is_flag=True, help="Ask for a password; without one the person enters by token only."
+)
+@click.pass_context
+def person_add(ctx: click.Context, name: str, role: str, ask: bool) -> None:
+    """Add a person NAME."""
+    from spica.db.person import add_person, audit
+    from spica.model.person import PersonRole
+
+    password = click.prompt("password", hide_input=True, confirmation_prompt=True) if ask else None
+    with open_survey(ctx) as (_, database), database.begin() as session:
+        person_id = add_person(session, name, PersonRole(role), password)
+        audit(session, None, "add person", f"person:{person_id}", role)
+    click.echo(f"{name} is {role}")
+
+
+@person_command.command("list")
+@click.pass_context
+def person_list(ctx: click.Context) -> None:
+    """List people."""
+    from spica.db.person import list_persons
+
+    with open_survey(ctx) as (_, database), database.read() as session:
+        for person in list_persons(session):
+            words = "" if person.disabled_at is None else " (shut out)"
+            click.echo(f"{person.name:<20} {person.role.value}{words}")
+
+
+@click.group("reference")
+def reference_command() -> None:
+    """Reference catalogues of positions and magnitudes, kept in the workspace."""
+
+
+@reference_command.command("add")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--name", help="Name in the store; by default the file's.")
+@click.option("--mag-system", help="AB or Vega, where the file does not say.")
+@click.option("--epoch", type=float, help="Epoch of the positions, Julian year, where the file does not say.")
+@click.option("--band", "bands", multiple=True, metavar="BAND=COLUMN", help="Column of a band; repeatable.")
+@click.option("--replace", is_flag=True, help="Put it in the place of one of the same name.")
+@click.pass_context
+def reference_add(
+    ctx: click.Context,
+    file: Path,
+    name: str | None,
+    mag_system: str | None,
+    epoch: float | None,
+    bands: tuple[str, ...],
+    replace: bool,
+) -> None:
+    """Add FILE (FITS table, LDAC, ECSV, CSV, VOTable)."""
+    from spica.reference.reading import ColumnChoice
+    from spica.reference.store import ReferenceStore
+
+    pairs = [b.partition("=") for b in bands]
+    if any(not column for _, _, column in pairs):
+        raise UsageError("--band wants BAND=COLUMN, for example --band r=rmag")
+    columns = ColumnChoice(bands={band: column for band, _, column in pairs}) if bands else None
+    store = ReferenceStore(workspace_of(ctx).reference_folder)
+    kept = store.add(file, name, columns=columns, mag_system=mag_system, epoch_yr=epoch, replace_existing=replace)
+    system = kept.mag_system or "unknown; give --mag-system"
+    click.echo(f"{kept.name}: {kept.n_sources} stars, bands {' '.join(kept.bands) or 'none'}, magnitudes {system}")
+
+
+@reference_command.command("fetch")
+@click.option("--ra", type=float, required=True, help="Centre, degrees.")
+@click.option("--dec", type=float, required=True, help="Centre, degrees.")
+@click.option("--radius", type=float, required=True, help="Radius, degrees.")
+@click.option("--catalogue", default="gaia", show_default=True, help="Archive: gaia or ps1.")
+@click.option("--name", help="Name in the store.")
+@click.pass_context
+def reference_fetch(ctx: click.Context, ra: float, dec: float, radius: float, catalogue: str, name: str | None) -> None:
+    """Fetch stars of a circle from an archive into the store; needs the extra `archives`."""
+    from spica.reference.archive import fetch_reference
+    from spica.reference.store import ReferenceStore
+
+    store = ReferenceStore(workspace_of(ctx).reference_folder)
+    kept = store.keep(fetch_reference(ra, dec, radius, catalogue), name or f"{catalogue}-{ra:.3f}{dec:+.3f}")
+    click.echo(f"{kept.name}: {kept.n_sources} stars")
+
+
+@reference_command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array, and nothing else.")
+@click.pass_context
+def reference_list(ctx: click.Context, as_json: bool) -> None:
+    """List the catalogues of the store."""
+    from spica.reference.store import ReferenceStore
+
+    kept = ReferenceStore(workspace_of(ctx).reference_folder).list()
+    if as_json:
+        print_json(
+            [
+                {"name": k.name, "n_sources": k.n_sources, "bands": list(k.bands), "mag_system": k.mag_system}
+                for k in kept
+            ]
+        )
+        return
+    for k in kept:
+        click.echo(f"{k.name:<24} {k.n_sources:>9} stars  {' '.join(k.bands)}  {k.mag_system or 'system unknown'}")
+    if not kept:
+        sys.stderr.write("no reference catalogues; add one with: spica reference add FILE\n")
+
+
+@click.command("clean")
+@click.option("--yes", is_flag=True, help="Do it; without this only say what would go.")
+@click.pass_context
+def clean_command(ctx: click.Context, yes: bool) -> None:
+    """Remove scratch of ended attempts (their products are placed and recorded)."""
+    from spica.scheduling.clean import clean_attempts
+
+    with open_survey(ctx) as (workspace, database), database.read() as session:
+        n, size = clean_attempts(session, workspace, really=yes)
+    verb = "removed" if yes else "would remove (say --yes)"
+    click.echo(f"{verb} {n} folders, {size / 1e6:.1f} MB")

@@ -1,0 +1,125 @@
+"""One job as its page shows it: attempts, events, edges, outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from spica.db.pages.image import OutcomeEntry, read_outcomes
+from spica.db.tables.file import NodeRow
+from spica.db.tables.job import AttemptRow, JobEdgeRow, JobEventRow, JobRow, OutcomeRow
+from spica.db.tables.person import PersonRow
+
+
+@dataclass(frozen=True)
+class AttemptEntry:
+    """One attempt with the name of its node."""
+
+    row: AttemptRow
+    node: str
+
+
+def read_attempts(session: Session, job_id: int) -> list[AttemptEntry]:
+    """Return the attempts at a job, newest first: one statement."""
+    query = (
+        select(AttemptRow, NodeRow.name)
+        .join(NodeRow, NodeRow.id == AttemptRow.node_id)
+        .where(AttemptRow.job_id == job_id)
+        .order_by(AttemptRow.number.desc())
+    )
+    return [AttemptEntry(a, node) for a, node in session.execute(query)]
+
+
+@dataclass(frozen=True)
+class EventEntry:
+    """One arrow that a job followed, with the name of who drew it."""
+
+    row: JobEventRow
+    person: str | None
+    attempt: int | None
+
+
+def read_events(session: Session, job_id: int, limit: int = 200) -> list[EventEntry]:
+    """Return the events of a job, newest first: one statement."""
+    query = (
+        select(JobEventRow, PersonRow.name, AttemptRow.number)
+        .outerjoin(PersonRow, PersonRow.id == JobEventRow.person_id)
+        .outerjoin(AttemptRow, AttemptRow.id == JobEventRow.attempt_id)
+        .where(JobEventRow.job_id == job_id)
+        .order_by(JobEventRow.id.desc())
+        .limit(limit)
+    )
+    return [EventEntry(*row) for row in session.execute(query)]
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A job at the other end of an edge."""
+
+    id: int
+    kind: str
+    label: str
+    state: str
+    edge: str
+    parent: bool
+
+
+def read_relatives(session: Session, job_id: int, limit: int = 200) -> list[Relative]:
+    """Return the parents and children of a job: one statement."""
+    other = aliased(JobRow)
+    as_parent = (JobEdgeRow.child_id == job_id) & (other.id == JobEdgeRow.parent_id)
+    as_child = (JobEdgeRow.parent_id == job_id) & (other.id == JobEdgeRow.child_id)
+    query = (
+        select(other.id, other.kind, other.label, other.state, JobEdgeRow.kind, JobEdgeRow.child_id == job_id)
+        .join(JobEdgeRow, or_(as_parent, as_child))
+        .order_by(other.id)
+        .limit(limit)
+    )
+    return [Relative(i, k, label, s.value, e.value, p) for i, k, label, s, e, p in session.execute(query)]
+
+
+def job_outcomes(session: Session, job_id: int) -> list[OutcomeEntry]:
+    """Return what became of the items of a job, the newest attempt first."""
+    attempts = select(AttemptRow.id).where(AttemptRow.job_id == job_id)
+    return read_outcomes(session, OutcomeRow.attempt_id.in_(attempts))
+
+
+@dataclass(frozen=True)
+class LogPlace:
+    """Where the log of an attempt is: the node that writes it, the central copy, or its last lines."""
+
+    number: int
+    node: str
+    live: bool
+    log_file_id: int | None
+    tail: str | None
+
+
+def find_log(session: Session, job_id: int, number: int | None = None) -> LogPlace | None:
+    """Return where the log of an attempt (the newest where `number` is None) is; None where there is none."""
+    query = (
+        select(AttemptRow, NodeRow.name)
+        .join(NodeRow, NodeRow.id == AttemptRow.node_id)
+        .where(AttemptRow.job_id == job_id)
+        .order_by(AttemptRow.number.desc())
+        .limit(1)
+    )
+    if number is not None:
+        query = query.where(AttemptRow.number == number)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        return None
+    a, node = row
+    return LogPlace(a.number, node, a.ended_at is None, a.log_file_id, a.log_tail)
+
+
+def count_list(session: Session, plan_id: int | None = None, kind: str | None = None) -> dict[str, int]:
+    """Return jobs by state, of one plan or kind where they are given: one statement."""
+    query = select(JobRow.state, func.count()).group_by(JobRow.state)
+    if plan_id is not None:
+        query = query.where(JobRow.plan_id == plan_id)
+    if kind is not None:
+        query = query.where(JobRow.kind == kind)
+    return {s.value: n for s, n in session.execute(query)}

@@ -1,0 +1,138 @@
+"""One stack as its page shows it: inputs, solution, what was left out, catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from spica.db.tables.image import ImageRow, MeasureRow
+from spica.db.tables.job import PlanRow, SelectionMemberRow
+from spica.db.tables.product import DeliveryRow, SourceRow, StackInputRow, StackRow
+from spica.db.tables.quality import SolutionImageRow, SolutionRow
+
+
+@dataclass(frozen=True)
+class InputEntry:
+    """One exposure of a stack: what became of it, what it gave, what the solution says of it, and how good it is."""
+
+    image_id: int
+    name: str
+    night: str | None
+    exptime_s: float | None
+    seeing_arcsec: float | None
+    grade: str | None
+    grade_source: str | None
+    outcome: str | None
+    text: str | None
+    weight_fraction: float | None
+    clipped_fraction: float | None
+    flux_scale: float | None
+    solved: SolutionImageRow | None
+
+
+@dataclass(frozen=True)
+class WhyNot:
+    """One candidate that the rule left out, with the clause and the value it saw."""
+
+    image_id: int
+    name: str
+    night: str | None
+    seeing_arcsec: float | None
+    grade: str | None
+    grade_source: str | None
+    clause: str | None
+    value: str | None
+
+
+def newest_solution(session: Session, plan_id: int | None) -> SolutionRow | None:
+    """Return the newest solution of a plan."""
+    if plan_id is None:
+        return None
+    return session.scalar(
+        select(SolutionRow).where(SolutionRow.plan_id == plan_id).order_by(SolutionRow.id.desc()).limit(1)
+    )
+
+
+def read_inputs(session: Session, stack_id: int, solution_id: int | None) -> list[InputEntry]:
+    """Return the planned inputs of a stack, the used ones first, by weight: one statement."""
+    of = (SolutionImageRow.image_id == ImageRow.id) & (SolutionImageRow.solution_id == solution_id)
+    query = (
+        select(ImageRow, MeasureRow, StackInputRow, SolutionImageRow)
+        .join(StackInputRow, StackInputRow.image_id == ImageRow.id)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .outerjoin(SolutionImageRow, of)
+        .where(StackInputRow.stack_id == stack_id)
+        .order_by(StackInputRow.weight_fraction.desc().nulls_last(), ImageRow.id)
+    )
+    return [
+        InputEntry(
+            i.id,
+            i.name,
+            i.night.isoformat() if i.night else None,
+            i.exptime_s,
+            m.seeing_arcsec if m else None,
+            m.grade.value if m and m.grade else None,
+            m.grade_source.value if m and m.grade_source else None,
+            s.outcome.value if s.outcome else None,
+            s.text,
+            s.weight_fraction,
+            s.clipped_fraction,
+            s.flux_scale,
+            solved,
+        )
+        for i, m, s, solved in session.execute(query)
+    ]
+
+
+def read_why_not(session: Session, plan_id: int | None, limit: int = 500) -> list[WhyNot]:
+    """Return the candidates that the selection of a plan left out, by id: one statement."""
+    if plan_id is None:
+        return []
+    query = (
+        select(ImageRow, MeasureRow, SelectionMemberRow.clause, SelectionMemberRow.value)
+        .join(SelectionMemberRow, SelectionMemberRow.image_id == ImageRow.id)
+        .join(PlanRow, PlanRow.selection_id == SelectionMemberRow.selection_id)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .where(PlanRow.id == plan_id, SelectionMemberRow.chosen.is_(False))
+        .order_by(ImageRow.id)
+        .limit(limit)
+    )
+    return [
+        WhyNot(
+            i.id,
+            i.name,
+            i.night.isoformat() if i.night else None,
+            m.seeing_arcsec if m else None,
+            m.grade.value if m and m.grade else None,
+            m.grade_source.value if m and m.grade_source else None,
+            clause,
+            value,
+        )
+        for i, m, clause, value in session.execute(query)
+    ]
+
+
+def count_sources(session: Session, image_id: int) -> int:
+    """Return how many sources the catalogue of a stack holds."""
+    return session.scalar(select(func.count()).select_from(SourceRow).where(SourceRow.image_id == image_id)) or 0
+
+
+def read_stack_row(session: Session, image_id: int) -> tuple[ImageRow, StackRow, MeasureRow | None] | None:
+    """Return the rows of a stack or calibrated copy."""
+    query = (
+        select(ImageRow, StackRow, MeasureRow)
+        .join(StackRow, StackRow.image_id == ImageRow.id)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .where(ImageRow.id == image_id)
+    )
+    row = session.execute(query).one_or_none()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def read_deliveries(session: Session, image_id: int) -> list[DeliveryRow]:
+    """Return the deliveries of a stack, newest first."""
+    return list(
+        session.scalars(select(DeliveryRow).where(DeliveryRow.image_id == image_id).order_by(DeliveryRow.id.desc()))
+    )

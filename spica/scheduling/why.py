@@ -1,0 +1,77 @@
+"""Why an image is, or is not, in a stack: the clause of the rule, the outcome of the steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from spica.db.tables.image import ImageRow
+from spica.db.tables.job import PlanRow, SelectionMemberRow, SelectionRow
+from spica.db.tables.product import StackInputRow
+from spica.model.image import ImageKind
+from spica.model.job import Outcome
+
+
+@dataclass(frozen=True)
+class Why:
+    """One answer: the stack, whether the image is in it, and what decided."""
+
+    image: str
+    stack: str
+    stack_id: int
+    used: bool
+    clause: str | None
+    value: str | None
+    sentence: str
+
+
+def why_image(session: Session, image_id: int, stack_id: int | None = None) -> list[Why]:
+    """Return an answer for every stack (or the one named) of whose selection or inputs the image was a candidate."""
+    image = session.get_one(ImageRow, image_id)
+    query = (
+        select(ImageRow, SelectionMemberRow, StackInputRow, SelectionRow.rule)
+        .join(PlanRow, PlanRow.id == ImageRow.plan_id)
+        .outerjoin(SelectionRow, SelectionRow.id == PlanRow.selection_id)
+        .outerjoin(
+            SelectionMemberRow,
+            (SelectionMemberRow.selection_id == PlanRow.selection_id) & (SelectionMemberRow.image_id == image_id),
+        )
+        .outerjoin(StackInputRow, (StackInputRow.stack_id == ImageRow.id) & (StackInputRow.image_id == image_id))
+        .where(ImageRow.kind != ImageKind.EXPOSURE, _concerned(image, stack_id))
+        .order_by(ImageRow.id)
+    )
+    return [_answer(image, stack, member, given, rule) for stack, member, given, rule in session.execute(query)]
+
+
+def _concerned(image: ImageRow, stack_id: int | None):  # type: ignore[no-untyped-def]
+    if stack_id is not None:
+        return ImageRow.id == stack_id
+    same = (ImageRow.object_key == image.object_key) & (ImageRow.filter == image.filter)
+    return SelectionMemberRow.image_id.is_not(None) & (same | StackInputRow.image_id.is_not(None))
+
+
+def _answer(
+    image: ImageRow, stack: ImageRow, member: SelectionMemberRow | None, given: StackInputRow | None, rule: str | None
+) -> Why:
+    used, clause, value, words = _judge(stack, member, given, rule)
+    sentence = f"{image.name} is {'' if used else 'not '}in {stack.name}: {words}"
+    return Why(image.name, stack.name, stack.id, used, clause, value, sentence)
+
+
+def _judge(
+    stack: ImageRow, member: SelectionMemberRow | None, given: StackInputRow | None, rule: str | None
+) -> tuple[bool, str | None, str | None, str]:
+    if given is not None:
+        if given.outcome is Outcome.LEFT_OUT:
+            return False, given.code, None, f"chosen by the rule, left out by a step: {given.text}"
+        if given.outcome is None:
+            return False, None, None, f"chosen by the rule; the stack is {stack.state.value}"
+        share = "" if given.weight_fraction is None else f", {100 * given.weight_fraction:.1f} % of the weight"
+        return True, None, None, f"chosen by {rule}{share}"
+    if member is None:
+        return False, None, None, "it was no candidate: another object, filter, camera or field"
+    if not member.chosen:
+        return False, member.clause, member.value, f"{member.clause} ({member.value})"
+    return False, None, None, "the rule holds, but it belongs to another group: its footprint does not connect"

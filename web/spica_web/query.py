@@ -1,0 +1,172 @@
+"""The address bar is the state: what a list of images is narrowed to, its order and its page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import ColumnElement
+
+from spica.db.selection import COLUMNS, compile_rule
+from spica.db.tables.image import ImageRow, MeasureRow
+from spica.model.errors import RecipeError
+from spica.model.grade import Grade, GradeSource
+from spica.model.image import ImageKind, ImageState, normalise_object
+from spica.model.selection import RuleError, parse_rule
+
+Condition = ColumnElement[bool]
+PAGE_SIZE = 100
+MAX_PAGE = 100_000
+UNGRADED = "none"
+BY_MACHINE = "machine"
+BY_HAND = "human"
+SORTS: dict[str, Any] = {
+    **{name: COLUMNS[name] for name in COLUMNS if name not in ("date", "kind")},
+    "id": ImageRow.id,
+    "object": ImageRow.object,
+}
+
+
+@dataclass(frozen=True)
+class RuleFault:
+    """What is wrong in the text of a rule: the text before the word, the word, and after it; why, and what to write."""
+
+    before: str
+    word: str
+    after: str
+    message: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class ImageQuery:
+    """What a list of exposures shows. Empty words do not narrow it."""
+
+    rule: str = ""
+    object: str = ""
+    filter: str = ""
+    night: str = ""
+    state: str = ""
+    grade: str = ""
+    sort: str = ""
+    page: int = 1
+
+    @property
+    def active(self) -> bool:
+        """Whether anything narrows the list."""
+        return any((self.rule, self.object, self.filter, self.night, self.state, self.grade))
+
+    def link(self, **changes: object) -> str:
+        """Return the query string after some changes; a change of anything but the page goes back to page 1."""
+        if changes and "page" not in changes:
+            changes["page"] = 1
+        values = dataclasses.asdict(dataclasses.replace(self, **changes))  # type: ignore[arg-type]
+        kept = {k: v for k, v in values.items() if v not in ("", None) and not (k == "page" and v == 1)}
+        return f"?{urlencode(kept)}" if kept else ""
+
+    def sorted_by(self, column: str) -> str:
+        """Return the query string of a click on a heading: ascending, then descending, then none."""
+        turn = {column: f"-{column}", f"-{column}": ""}
+        return self.link(sort=turn.get(self.sort, column)) or "?"
+
+    def direction(self, column: str) -> str:
+        """Return `ascending`, `descending` or nothing for a heading."""
+        return {column: "ascending", f"-{column}": "descending"}.get(self.sort, "")
+
+    def conditions(self, aliases: dict[str, str] | None = None) -> list[Condition]:
+        """Return the conditions; RuleError where the rule cannot be read."""
+        found: list[Condition] = [compile_rule(parse_rule(self.rule))] if self.rule else []
+        if self.object:
+            found.append(ImageRow.object_key == normalise_object(self.object, aliases))
+        if self.filter:
+            found.append(ImageRow.filter == self.filter)
+        night = _day(self.night)
+        if night is not None:
+            found.append(ImageRow.night == night)
+        if self.state in ImageState:
+            found.append(ImageRow.state == ImageState(self.state))
+        return found + self._grade_conditions()
+
+    def _grade_conditions(self) -> list[Condition]:
+        if self.grade == UNGRADED:
+            return [MeasureRow.grade.is_(None)]
+        if self.grade in (BY_MACHINE, BY_HAND):
+            return [MeasureRow.grade_source == GradeSource(self.grade)]
+        return [MeasureRow.grade == Grade(self.grade)] if self.grade in Grade else []
+
+    def order(self) -> list[Any]:
+        """Return the order, unknown values last whichever way it goes."""
+        name, down = self.sort.removeprefix("-"), self.sort.startswith("-")
+        if name not in SORTS:
+            return []
+        column = SORTS[name]
+        return [column.desc().nulls_last() if down else column.asc().nulls_last()]
+
+
+def read_query(words: Mapping[str, str]) -> ImageQuery:
+    """Return the query of an address; words that mean nothing are dropped."""
+    page = words.get("page", "1")
+    number = int(page) if page.isascii() and page.isdigit() and len(page) < 7 else 1
+    texts = {
+        f.name: words.get(f.name, "").strip()[:10_000].replace("\0", "")
+        for f in dataclasses.fields(ImageQuery)
+        if f.name != "page"
+    }
+    return ImageQuery(**texts, page=min(max(1, number), MAX_PAGE))
+
+
+def fault_of(rule: str, trouble: RecipeError) -> RuleFault:
+    """Return where a rule is wrong, for the mark under the word."""
+    column = trouble.column if isinstance(trouble, RuleError) else 1
+    word = trouble.word if isinstance(trouble, RuleError) else rule
+    suggestion = (trouble.suggestion if isinstance(trouble, RuleError) else None) or ""
+    start = min(max(column - 1, 0), len(rule))
+    length = len(word) if rule[start : start + len(word)] == word and word else 1
+    message = str(trouble).partition(": ")[2] or str(trouble)
+    return RuleFault(rule[:start], rule[start : start + length], rule[start + length :], message, suggestion)
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def image_kind(word: str) -> ImageKind:
+    """Return a kind of image, an exposure for words that are none."""
+    return ImageKind(word) if word in ImageKind else ImageKind.EXPOSURE
+
+
+@dataclass(frozen=True)
+class Paging:
+    """Where a list stands: page from 1, rows from and to, of how many."""
+
+    page: int
+    size: int
+    total: int
+
+    @property
+    def first(self) -> int:
+        """Number of the first row shown, from 1."""
+        return min((self.page - 1) * self.size + 1, self.total)
+
+    @property
+    def last(self) -> int:
+        """Number of the last row shown."""
+        return min(self.page * self.size, self.total)
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return max(1, -(-self.total // self.size))
+
+
+def read_page(words: Mapping[str, str]) -> int:
+    """Return the page number of an address, 1 where it is none."""
+    text = words.get("page", "1")
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 7 else 1
