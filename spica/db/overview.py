@@ -145,12 +145,12 @@ def list_stacks(
 ) -> list[StackEntry]:
     """Return stacks and calibrated copies as the JSON contract has them."""
     solution = aliased(SolutionRow)
-    newest = select(func.max(SolutionRow.id)).where(SolutionRow.plan_id == ImageRow.plan_id).scalar_subquery()
+    newest = select(func.max(SolutionRow.id)).where(SolutionRow.plan_id == ImageRow.plan_id)
     query = (
         select(ImageRow, MeasureRow, StackRow, solution)
         .join(StackRow, StackRow.image_id == ImageRow.id)
         .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .outerjoin(solution, solution.id == newest)
+        .outerjoin(solution, solution.id == newest.correlate(ImageRow).scalar_subquery())
         .where(*where)
         .order_by(*order, ImageRow.id)
         .limit(limit)
@@ -266,7 +266,7 @@ def list_jobs(
     offset: int = 0,
 ) -> list[JobEntry]:
     """Return jobs as the JSON contract has them, each with its last attempt."""
-    last = select(func.max(AttemptRow.id)).where(AttemptRow.job_id == JobRow.id).scalar_subquery()
+    last = select(func.max(AttemptRow.id)).where(AttemptRow.job_id == JobRow.id).correlate(JobRow).scalar_subquery()
     query = (
         select(JobRow, AttemptRow, NodeRow.name)
         .outerjoin(AttemptRow, AttemptRow.id == last)

@@ -7,6 +7,7 @@ below it; what a root is on a node stands in that node's configuration: `spica.t
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -179,14 +180,17 @@ class Workspace:
 
     def save_roots(self) -> None:
         """Write this node's roots to its file, where neighbours and later commands find them."""
-        known = _read_node(self.folder, self.node) or {}
-        if known == {**known, **self.roots}:
+        if (_read_node(self.folder, self.node) or {}).items() >= self.roots.items():
             return
-        content = {name: str(folder) for name, folder in sorted({**known, **self.roots}.items())}
+        path = _node_file(self.folder, self.node)
         try:
-            write_atomic(_node_file(self.folder, self.node), (json.dumps(content, indent=1) + "\n").encode())
+            with path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                merged = {**(_read_node(self.folder, self.node) or {}), **self.roots}
+                content = {name: str(folder) for name, folder in sorted(merged.items())}
+                write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
         except OSError as trouble:
-            raise _unwritable(self.folder / "nodes", trouble) from trouble
+            raise _unwritable(path.parent, trouble) from trouble
 
 
 def place_below(folder: Path, relative: str | PurePosixPath) -> Path:

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folder: Path = options.attempt.resolve()
     started = time.monotonic()
-    request, inputs = read_request(folder.parent), read_inputs(folder)
+    request, inputs = read_request(folder), read_inputs(folder)
     context = StepContext(folder, request, inputs, recipe_of(request))
     for outcome in inputs.left_out:
         context.outcomes.append(outcome)

@@ -276,7 +276,7 @@ def test_away_and_refused(far_server: str, change: Callable[[str], str], words: 
 
 def test_database_of_another_encoding(far_server: str) -> None:
     """A database in SQL_ASCII is refused with the command that makes a right one."""
-    with Database(far_server) as database, pytest.raises(SchemaError, match="encoding SQL_ASCII; .* createdb"):
+    with Database(far_server) as database, pytest.raises(SchemaError, match=r"encoding SQL_ASCII; .* createdb"):
         migrate(database)
 
 

@@ -56,7 +56,7 @@ def test_success_is_final_and_other_ends_only_resubmit() -> None:
     assert not [t for t in ARROWS.values() if S.SUCCEEDED in t.sources]
     for end in DEAD:
         assert [a for a, t in ARROWS.items() if end in t.sources] == [Arrow.RESUBMIT]
-    assert ENDED - DEAD == {S.SUCCEEDED}
+    assert {S.SUCCEEDED} == ENDED - DEAD
 
 
 def test_every_state_that_has_not_ended_can_end_and_can_be_cancelled() -> None:
