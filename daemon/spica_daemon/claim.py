@@ -61,7 +61,7 @@ def sole_daemon(workspace: Workspace) -> Iterator[None]:
     """
     folder = workspace.folder / "nodes"
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / f"{workspace.node}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / f".daemon-{workspace.node}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

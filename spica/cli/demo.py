@@ -49,7 +49,7 @@ def simulate_command(
     """Write exposures of a simulated camera to FOLDER, with their truth and a reference catalogue in FOLDER/truth."""
     from spica.steps.simulate import SurveyParameters, simulate_survey
 
-    none = dict.fromkeys(("n_cloudy", "n_defocused", "n_trailed", "n_truncated", "n_missing_keyword"), 0)
+    bad = 0 if clean else 1
     parameters = SurveyParameters(
         n_objects=objects,
         filters=tuple(f.strip() for f in filters.split(",")),
@@ -59,7 +59,11 @@ def simulate_command(
         detector_pix=(detector, detector),
         stars_per_arcmin2=stars,
         seed=seed,
-        **(none if clean else {}),
+        n_cloudy=bad,
+        n_defocused=bad,
+        n_trailed=bad,
+        n_truncated=bad,
+        n_missing_keyword=bad,
     )
     with progress_bar("simulate") as advance:
         truth = simulate_survey(folder, parameters, progress=advance)
@@ -69,6 +73,9 @@ def simulate_command(
 @click.command("warm")
 def warm_command() -> None:
     """Compile the numeric kernels once, so that the first exposure does not wait for it."""
+    from spica.files.workspace import kernel_cache
+
+    os.environ["NUMBA_CACHE_DIR"] = str(kernel_cache(Path("cache").absolute()))
     from spica.steps.warm import warm_kernels
 
     started = time.monotonic()
@@ -83,7 +90,7 @@ def warm_command() -> None:
 @click.option("--port", type=int, help="Port of the web page.")
 @click.pass_context
 def demo_command(ctx: click.Context, folder: Path, headless: bool, seed: int, port: int | None) -> int:
-    """Simulate a survey, run everything on it, and open the web page: two fields, two filters, bad frames among them."""
+    """Simulate a survey, run everything on it, and open the web page."""
     from spica.db.engine import open_database
     from spica.db.schema import migrate
 
@@ -131,7 +138,7 @@ def _prepare(folder: Path, seed: int) -> tuple[Workspace, SurveyTruth]:
 
 
 def _run_survey(workspace: Workspace, database: Database, truth: SurveyTruth) -> int:
-    """Ingest everything; survey mode, area mode on a circle, single mode on one exposure; return how many jobs failed."""
+    """Ingest everything; then survey, area and single mode; return how many jobs failed."""
     from spica.model.recipe import read_recipe
     from spica.scheduling.intake import take_in
 

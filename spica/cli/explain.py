@@ -47,9 +47,7 @@ def why_command(ctx: click.Context, image: str, stack: str | None, as_json: bool
         return
     if not answers:
         state = row.state.value
-        click.echo(
-            f"{row.name} ({state}) was no candidate of {stack or 'any stack'}; see spica images --rule 'name = \"{row.name}\"'"
-        )
+        click.echo(f"{row.name} ({state}) was no candidate of {stack or 'any stack'}; see spica images")
     for a in answers:
         click.echo(a.sentence)
 
@@ -87,7 +85,7 @@ def log_command(ctx: click.Context, job: int, attempt: int | None) -> None:
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write HTML here instead.")
 @click.pass_context
 def report_command(ctx: click.Context, what: str, as_json: bool, output: Path | None) -> None:
-    """Report on a plan (its number) or a night (YYYY-MM-DD): what was chosen, what was left out and why, what was made."""
+    """Report on a plan (its number) or a night (YYYY-MM-DD): what was chosen, left out and why, and made."""
     from spica.scheduling.report import night_report, plan_report, report_html, report_lines
 
     with open_survey(ctx) as (workspace, database), database.read() as session:

@@ -78,7 +78,7 @@ def spica(ctx: click.Context, workspace: Path | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit codes as DESIGN has them: 0, 1 bug, 2 usage, 3 job failed, 4 nothing, 5 surroundings."""
+    """Run the command line; exits 0, 1 bug, 2 usage, 3 job failed, 4 nothing to do, 5 surroundings."""
     try:
         code = spica.main(args=arguments, prog_name="spica", standalone_mode=False)
     except click.ClickException as error:

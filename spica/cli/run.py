@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -149,15 +149,15 @@ def _end_ingest(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 @recipe_options
 @click.pass_context
-def schedule_command(ctx: click.Context, wait: bool, dry_run: bool, as_json: bool, **words: object) -> int:
+def schedule_command(ctx: click.Context, /, wait: bool, dry_run: bool, as_json: bool, **words: Any) -> int:
     """Choose exposures by rule, group them by MODE, and plan what solves, stacks, judges and delivers them."""
     from spica.scheduling.select import schedule, wish_of
 
     with open_survey(ctx) as (workspace, database):
         name, settings = words.pop("recipe_name"), words.pop("settings")
         strict = bool(words.pop("strict"))
-        recipe = read_recipes(workspace, name, settings)  # type: ignore[arg-type]
-        wish = wish_of(**words)  # type: ignore[arg-type]
+        recipe = read_recipes(workspace, name, settings)
+        wish = wish_of(**words)
         done = schedule(database, workspace, wish, recipe, dry_run=dry_run)
         if not as_json or dry_run:
             _show_schedule(done, as_json, dry_run)

@@ -58,7 +58,7 @@ def _states(database: Database, job_ids: Sequence[int]) -> dict[int, JobState]:
 
     with database.read() as session:
         rows = session.execute(select(JobRow.id, JobRow.state).where(JobRow.id.in_(job_ids)))
-        return {i: s for i, s in rows}
+        return {row.id: row.state for row in rows}
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class Paths:
         return (self._workspace.peer_roots(node) or {}).get(root)
 
 
-def image_query(kind: ImageKind | None = ImageKind.EXPOSURE) -> Select[Any]:
+def image_query(kind: ImageKind | None = ImageKind.EXPOSURE) -> Select[ImageRow, MeasureRow]:
     """Return the statement over images with their measures, for filters, order and limits to be added."""
     query = select(ImageRow, MeasureRow).outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
     return query if kind is None else query.where(ImageRow.kind == kind)
@@ -156,13 +156,13 @@ def list_stacks(
         .limit(limit)
         .offset(offset)
     )
-    rows = [tuple(r) for r in session.execute(query)]
-    ids = [r[0].id for r in rows]
+    rows = [(i, m, s, solved) for i, m, s, solved in session.execute(query)]
+    ids = [i.id for i, _, _, _ in rows]
     files = _stack_files(session, ids)
-    paths = Paths(session, workspace, [r[0].file_id for r in rows] + list(files.values()))
+    paths = Paths(session, workspace, [i.file_id for i, _, _, _ in rows] + list(files.values()))
     delivered = _delivered(session, workspace, ids)
     stale = stale_stacks(session, ids)
-    return [_stack_entry(*r, files, paths, delivered.get(r[0].id), r[0].id in stale) for r in rows]
+    return [_stack_entry(i, m, s, solved, files, paths, delivered.get(i.id), i.id in stale) for i, m, s, solved in rows]
 
 
 def _stack_files(session: Session, ids: Sequence[int]) -> dict[tuple[int, str], int]:
@@ -329,8 +329,8 @@ def count_states(session: Session) -> dict[str, dict[str, int]]:
         select(ImageRow.kind, ImageRow.state, func.count()).group_by(ImageRow.kind, ImageRow.state)
     ):
         counts[kind.value][state.value] = n
-    for state, n in session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)):
-        counts["job"][state.value] = n
+    for job_state, n in session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)):
+        counts["job"][job_state.value] = n
     return counts
 
 

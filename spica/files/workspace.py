@@ -116,8 +116,8 @@ class Workspace:
 
     @property
     def cache_folder(self) -> Path:
-        """Folder of compiled kernels; may be deleted at any time."""
-        return self.folder / "cache"
+        """Folder of compiled kernels, one for all workspaces of a user; may be deleted at any time."""
+        return kernel_cache(self.folder / "cache")
 
     @property
     def runtime_folder(self) -> Path:
@@ -191,6 +191,15 @@ class Workspace:
                 write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
         except OSError as trouble:
             raise _unwritable(path.parent, trouble) from trouble
+
+
+def kernel_cache(otherwise: Path) -> Path:
+    """Return the user's folder of compiled kernels (`SPICA_CACHE` moves it), or `otherwise` where there is no home."""
+    named = os.environ.get("SPICA_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("HOME") and f"{os.environ['HOME']}/.cache")
+    return Path(base) / "spica" / "kernels" if base else otherwise
 
 
 def place_below(folder: Path, relative: str | PurePosixPath) -> Path:

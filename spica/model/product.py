@@ -84,7 +84,7 @@ class CatalogueRecord:
 
 @dataclass(frozen=True)
 class DeliveredFile:
-    """One file of a delivery: relative path below the outgoing folder."""
+    """One file of a delivery: path relative to the folder of the delivery."""
 
     path: str
     sha256: str

@@ -14,6 +14,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Hashable
 from typing import Any, TypeVar
 
 from spica.model.errors import DataError
@@ -48,7 +49,7 @@ def canonical_sha256(value: Any) -> str:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -127,6 +128,8 @@ def _scalar(hint: Any, data: Any, place: str) -> Any:
         except ValueError:
             raise _mismatch(place, "one of " + " ".join(str(m.value) for m in hint), data) from None
     if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
+        if not math.isfinite(data):
+            raise _mismatch(place, "a finite number or null", data)
         return float(data)
     if hint is int and isinstance(data, bool):
         raise _mismatch(place, "int", data)

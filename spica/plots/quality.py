@@ -122,6 +122,11 @@ def _draw_histogram(axis: Any, panels: Sequence[DetectorPanel]) -> None:
     axis.set(title="FWHM of stars, median marked", xlabel="FWHM (arcsec)", ylabel="stars")
 
 
+def _plain(value: float, _: object) -> str:
+    """Return a tick's number as people write it."""
+    return f"{value:g}"
+
+
 def _draw_counts(axis: Any, panels: Sequence[DetectorPanel], mag_label: str) -> None:
     mag, star = _all(panels, "mag"), _all(panels, "is_star").astype(bool)
     mag, star = mag[np.isfinite(mag)], star[np.isfinite(mag)]
@@ -130,5 +135,6 @@ def _draw_counts(axis: Any, panels: Sequence[DetectorPanel], mag_label: str) -> 
         axis.hist(mag, bins=edges, histtype="step", color="#c9d3e3", label="all")
         axis.hist(mag[star], bins=edges, histtype="step", color="#5aa9ff", label="stars of the PSF")
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(_plain)
         axis.legend(loc="upper left")
     axis.set(title="counts", xlabel=mag_label, ylabel="sources in 0.5 mag")

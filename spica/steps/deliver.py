@@ -167,10 +167,9 @@ def _lineage(context: StepContext) -> tuple[LineageStep, ...]:
 def _record(context: StepContext, folder: Path, manifest: Path) -> None:
     """Announce the delivered files; the harvest places them below the outgoing root and checks them there."""
     item = context.subject()
-    base = folder.parent
     delivered = []
     for path in sorted(folder.iterdir()):
-        delivered.append(DeliveredFile(path.relative_to(base).as_posix(), sha256_file(path), path.stat().st_size))
+        delivered.append(DeliveredFile(path.relative_to(folder).as_posix(), sha256_file(path), path.stat().st_size))
         small = path.suffix in (".xml", ".json", ".pdf", ".png")
         context.add_product(Role.DELIVERED, path, item=item, small=small)
     context.record(DeliveryRecord(item, folder.name, sha256_file(manifest), tuple(delivered)))

@@ -186,7 +186,8 @@ def grade_limits(instrument: Instrument, filter_name: str) -> tuple[GradeLimits,
     for measure, high in HIGH_IS_BAD.items():
         a, b, c = (getattr(by_grade[g], measure) for g in "ABC")
         if any(v is not None for v in (a, b, c)):
-            limits.append(GradeLimits(measure, *(None if v is None else float(v) for v in (a, b, c)), high=high))
+            a, b, c = (None if v is None else float(v) for v in (a, b, c))
+            limits.append(GradeLimits(measure, a, b, c, high))
     return tuple(limits)
 
 

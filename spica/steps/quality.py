@@ -109,11 +109,18 @@ def write_exposure_products(
     if context.recipe.quality.plots:
         plot = context.folder / f"{verified.stem}.quality.png"
         panels = [
-            make_panel(q, d.pixel_scale_arcsec or 1.0, _place(d, sheet))
+            make_panel(q, d.pixel_scale_arcsec or 1.0, _place(d, sheet), _instrumental_zero(sheet))
             for q, d in zip(assessed, sheet.detectors, strict=True)
         ]
         draw_quality(plot, panels, verified.name, _mag_label(sheet.nominal_zero_point_mag))
         context.add_product(Role.PLOT, plot, item=item)
+
+
+def _instrumental_zero(sheet: FactsSheet) -> float:
+    """Return the nominal magnitude of 1 ADU in this exposure, 0 where the profile has no zero point."""
+    if sheet.nominal_zero_point_mag is None or not sheet.exposure.exptime_s:
+        return 0.0
+    return sheet.nominal_zero_point_mag + 2.5 * math.log10(sheet.exposure.exptime_s)
 
 
 def _mag_label(zero_point: float | None) -> str:
@@ -176,14 +183,16 @@ def preview_tiles(detectors: Sequence[LazyPixels], sheet: FactsSheet) -> tuple[l
     return tiles, PREVIEW_PIX, factor
 
 
-def make_panel(q: DetectorQuality, scale_arcsec: float, place_arcsec: tuple[float, float]) -> DetectorPanel:
-    """Return what the plots show of one detector."""
+def make_panel(
+    q: DetectorQuality, scale_arcsec: float, place_arcsec: tuple[float, float], zero_point_mag: float = 0.0
+) -> DetectorPanel:
+    """Return what the plots show of one detector; `zero_point_mag` is the magnitude of 1 ADU."""
     ny, nx = q.background.shape
     x0, y0 = place_arcsec[0] - 0.5 * nx * scale_arcsec, place_arcsec[1] - 0.5 * ny * scale_arcsec
     stars = q.psf.stars
     flux = q.sources["flux_auto"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mag = np.where(flux > 0, -2.5 * np.log10(np.where(flux > 0, flux, 1.0)), np.nan)
+        mag = np.where(flux > 0, zero_point_mag - 2.5 * np.log10(np.where(flux > 0, flux, 1.0)), np.nan)
     return DetectorPanel(
         star_x_arcsec=x0 + stars["x"] * scale_arcsec,
         star_y_arcsec=y0 + stars["y"] * scale_arcsec,
@@ -296,7 +305,11 @@ def run_stack(context: StepContext) -> None:
     )
     context.record(GradeRecord(item, grade.grade, grade.reasons))
     plot = context.folder / f"{made.name}.quality.png"
-    draw_quality(plot, [make_panel(q, made.pixel_scale_arcsec, (0.0, 0.0))], made.name, "mag of 1 ADU = 0")
+    zero_point = made.zero_point_mag
+    panel = make_panel(q, made.pixel_scale_arcsec, (0.0, 0.0), zero_point or 0.0)
+    draw_quality(
+        plot, [panel], made.name, "instrumental mag" if zero_point is None else f"mag ({made.record.mag_system})"
+    )
     context.add_product(Role.PLOT, plot, item=item)
     summary = context.folder / f"{made.name}.quality.json"
     write_atomic(summary, json.dumps(json.loads(canonical({"measures": measures, "grade": grade})), indent=1).encode())

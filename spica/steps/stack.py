@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from astropy.wcs import WCS
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from spica import __version__
 from spica.algorithms.background import measure_background
 from spica.algorithms.frame import Frame, FrameTooLargeError, choose_frame, frame_for_circle
-from spica.algorithms.resample import pixel_map_from_wcs
+from spica.algorithms.resample import KernelName, pixel_map_from_wcs
 from spica.algorithms.stack import (
     Clipping,
     Contributions,
+    Method,
     StackInput,
     StackStrip,
     combine_frames,
@@ -219,10 +221,10 @@ def combine(
     strips = combine_frames(
         [p.given for p in planes],
         frame,
-        recipe.combine,  # type: ignore[arg-type]  choices are checked by the recipe
+        cast(Method, recipe.combine),
         limit,
         clipping=clipping,
-        kernel=recipe.kernel,  # type: ignore[arg-type]
+        kernel=cast(KernelName, recipe.kernel),
     )
 
     def kept() -> Iterator[StackStrip]:

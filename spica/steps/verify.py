@@ -54,11 +54,13 @@ def verify_exposure(context: StepContext, given: ResolvedInput, registry: Regist
         return None
     problems = tuple(Reason(p.code, p.text, p.value, p.limit) for p in report.problems)
     if problems:
-        return _reject(context, item, name, problems)
+        _reject(context, item, name, problems)
+        return None
     try:
         sheet = _translate(item, name, report.headers, registry, given.file.name)
     except (DataError, WcsError) as error:
-        return _reject(context, item, name, (Reason(_code(error), str(error)),), report.headers)
+        _reject(context, item, name, (Reason(_code(error), str(error)),), report.headers)
+        return None
     return _register(context, item, name, path, sheet, report)
 
 

@@ -8,7 +8,7 @@ from astropy.wcs import WCS
 from spica.algorithms.frame import choose_frame
 from spica.algorithms.quality import STACK_PARAMETERS, assess_detector
 from spica.algorithms.resample import pixel_map_from_wcs
-from spica.algorithms.stack import StackInput, combine_frames, sum_contributions
+from spica.algorithms.stack import Method, StackInput, combine_frames, sum_contributions
 from spica.files.wcs import footprint_polygon
 
 SIDE_PIX, N_STARS = 192, 60
@@ -18,16 +18,24 @@ def warm_kernels() -> None:
     """Run quality, resampling and combination once on a made-up field of stars."""
     rng = np.random.default_rng(1)
     data = _field(rng)
-    common = {"exptime_s": 1.0, "gain_e_per_adu": 1.5, "read_noise_e": 4.0, "saturation_adu": 6e4}
-    assess_detector(data, pixel_scale_arcsec=0.3, **common)
-    assess_detector(
-        data, pixel_scale_arcsec=0.3, weight=np.ones_like(data), parameters=STACK_PARAMETERS, rng=rng, **common
-    )
+    for weight, parameters in ((None, None), (np.ones_like(data), STACK_PARAMETERS)):
+        assess_detector(
+            data,
+            exptime_s=1.0,
+            gain_e_per_adu=1.5,
+            read_noise_e=4.0,
+            saturation_adu=6e4,
+            pixel_scale_arcsec=0.3,
+            weight=weight,
+            parameters=parameters,
+            rng=rng,
+        )
     wcs = _wcs()
     frame = choose_frame([footprint_polygon(wcs, data.shape)], 0.3)
-    for method in ("clipped", "weighted", "median"):
+    methods: tuple[Method, ...] = ("clipped", "weighted", "median")
+    for method in methods:
         given = [StackInput(data, np.ones_like(data), pixel_map_from_wcs(wcs, data.shape, frame)) for _ in range(3)]
-        sum_contributions(combine_frames(given, frame, method))  # type: ignore[arg-type]
+        sum_contributions(combine_frames(given, frame, method))
 
 
 def _field(rng: np.random.Generator) -> np.ndarray:

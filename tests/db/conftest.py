@@ -118,6 +118,13 @@ def make_runner(name: str) -> Runner:
 
 
 @pytest.fixture
+def as_root() -> None:
+    """Say that a test acts as root or as several users; skipped for others, a failure where all is required."""
+    if not IS_ROOT:
+        pytest.skip("only root can act as another user; run the tests as root as well")
+
+
+@pytest.fixture
 def place(runner: Runner) -> Iterator[Path]:
     """Return a folder of the runner's own with a short path; what still runs below it afterwards is ended."""
     folder = Path(tempfile.mkdtemp(prefix="sp-", dir="/tmp"))

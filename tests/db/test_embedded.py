@@ -22,7 +22,7 @@ from spica.db import keeper, placement
 from spica.db.embedded import EmbeddedServer, start_server
 from spica.model.errors import TransientError
 
-from .conftest import IS_ROOT, Runner, User, make_runner, processes_below, wait_until
+from .conftest import Runner, User, make_runner, processes_below, wait_until
 
 Use = Callable[..., User]
 
@@ -216,10 +216,9 @@ def test_odd_folder_names(runner: Runner, place: Path) -> None:
     assert wait_until(lambda: not processes_below(place))
 
 
+@pytest.mark.usefixtures("as_root")
 def test_others_may_not_enter(use: Use, place: Path, runner: Runner) -> None:
     """Another user of the host gets neither to the socket nor to the data, and reads one clear line."""
-    if not IS_ROOT:
-        pytest.fail("only root can act as another user; run this file as root")
     use().server_pid()
     stranger = make_runner("daemon")
     code = "import sys, psycopg; psycopg.connect(host=sys.argv[1], user='spica', dbname='spica')"
@@ -285,10 +284,9 @@ def start(folder: Path, **options: object) -> EmbeddedServer:
     return start_server(folder / "db", folder / "run" / "s", fsync=False, grace_s=0.0, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("as_root")
 def test_full_disk(here: Path) -> None:
     """A file system that is full gives one line, and no half-made cluster is left."""
-    if not IS_ROOT:
-        pytest.fail("only root can mount a small file system; run this file as root")
     (here / "db").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=755", "tmpfs", str(here / "db")], check=True)
     try:
@@ -387,12 +385,11 @@ def test_keeper_as_a_module(here: Path) -> None:
 # Root ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("as_root")
 def test_root_below_a_closed_folder(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where the system user cannot go, the data lie elsewhere; it is said once, and no folder is opened for it."""
-    if not IS_ROOT:
-        pytest.fail("this is what root does; run this file as root")
     closed = here / "closed"
     closed.mkdir(mode=0o700)
     monkeypatch.setattr(placement, "SYSTEM_FOLDER", here / "system")
@@ -417,12 +414,11 @@ def test_root_below_a_closed_folder(
     moved.stop()
 
 
+@pytest.mark.usefixtures("as_root")
 def test_root_with_closed_binaries(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Binaries that the system user cannot run are copied once, complete, readable, and not writable by others."""
-    if not IS_ROOT:
-        pytest.fail("this is what root does; run this file as root")
     source = next(iter(placement.wheel_binaries().values()))
     closed = here / "closed"
     closed.mkdir(mode=0o700)
@@ -441,10 +437,9 @@ def test_root_with_closed_binaries(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("as_root")
 def test_root_opens_a_users_workspace() -> None:
     """Root may look into a user's survey; the server stays the user's, who can use it afterwards."""
-    if not IS_ROOT:
-        pytest.fail("this is what root does; run this file as root")
     runner = make_runner("nobody")
     folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/sp-XXXXXX"], text=True).strip())
     try:

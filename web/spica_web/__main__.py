@@ -33,7 +33,7 @@ def parse_words(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; TransientError where the port is taken, UsageError where there is no such address."""
+    """Return a socket that listens; TransientError where the port is taken, UsageError for no address of this host."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -122,8 +124,9 @@ def _ask_to_enter(request: Request) -> Response:
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
         return render(request, BouncePage("Spica", "", here))
-    from urllib.parse import quote  # noqa: PLC0415  only here
-
+    token = request.query_params.get("token")
+    if token is not None and request.url.path == "/":
+        return RedirectResponse(f"/login?token={quote(token[:200], safe='')}", status_code=303)
     back = f"?next={quote(here, safe='')}" if request.method == "GET" and here != "/" else ""
     return RedirectResponse(f"/login{back}", status_code=303)
 
@@ -154,7 +157,7 @@ def _bug(request: Request, error: Exception) -> Response:
 
 
 def answer(
-    request: Request, status: int, text: str, kind: str, values: dict[str, object] | None = None
+    request: Request, status: int, text: str, kind: str, values: Mapping[str, object] | None = None
 ) -> JSONResponse | HTMLResponse:
     """Return an error as JSON or as a page."""
     if wants_json(request):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from sqlalchemy import ColumnElement
@@ -15,15 +16,14 @@ from spica.db.selection import COLUMNS, compile_rule
 from spica.db.tables.image import ImageRow, MeasureRow
 from spica.model.errors import RecipeError
 from spica.model.grade import Grade, GradeSource
-from spica.model.image import ImageKind, ImageState, normalise_object
+from spica.model.image import ImageState, normalise_object
 from spica.model.selection import RuleError, parse_rule
 
 Condition = ColumnElement[bool]
+E = TypeVar("E", bound=enum.Enum)
 PAGE_SIZE = 100
 MAX_PAGE = 100_000
 UNGRADED = "none"
-BY_MACHINE = "machine"
-BY_HAND = "human"
 SORTS: dict[str, Any] = {
     **{name: COLUMNS[name] for name in COLUMNS if name not in ("date", "kind")},
     "id": ImageRow.id,
@@ -60,11 +60,11 @@ class ImageQuery:
         """Whether anything narrows the list."""
         return any((self.rule, self.object, self.filter, self.night, self.state, self.grade))
 
-    def link(self, **changes: object) -> str:
+    def link(self, **changes: Any) -> str:
         """Return the query string after some changes; a change of anything but the page goes back to page 1."""
         if changes and "page" not in changes:
             changes["page"] = 1
-        values = dataclasses.asdict(dataclasses.replace(self, **changes))  # type: ignore[arg-type]
+        values = dataclasses.asdict(dataclasses.replace(self, **changes))
         kept = {k: v for k, v in values.items() if v not in ("", None) and not (k == "page" and v == 1)}
         return f"?{urlencode(kept)}" if kept else ""
 
@@ -87,16 +87,18 @@ class ImageQuery:
         night = _day(self.night)
         if night is not None:
             found.append(ImageRow.night == night)
-        if self.state in ImageState:
-            found.append(ImageRow.state == ImageState(self.state))
+        state = choice(ImageState, self.state)
+        if state is not None:
+            found.append(ImageRow.state == state)
         return found + self._grade_conditions()
 
     def _grade_conditions(self) -> list[Condition]:
         if self.grade == UNGRADED:
             return [MeasureRow.grade.is_(None)]
-        if self.grade in (BY_MACHINE, BY_HAND):
-            return [MeasureRow.grade_source == GradeSource(self.grade)]
-        return [MeasureRow.grade == Grade(self.grade)] if self.grade in Grade else []
+        source, grade = choice(GradeSource, self.grade), choice(Grade, self.grade)
+        if source is not None:
+            return [MeasureRow.grade_source == source]
+        return [] if grade is None else [MeasureRow.grade == grade]
 
     def order(self) -> list[Any]:
         """Return the order, unknown values last whichever way it goes."""
@@ -137,9 +139,9 @@ def _day(text: str) -> date | None:
         return None
 
 
-def image_kind(word: str) -> ImageKind:
-    """Return a kind of image, an exposure for words that are none."""
-    return ImageKind(word) if word in ImageKind else ImageKind.EXPOSURE
+def choice(kind: type[E], word: str) -> E | None:
+    """Return the member that a word of an address names, None where it names none."""
+    return kind(word) if word in {m.value for m in kind} else None
 
 
 @dataclass(frozen=True)

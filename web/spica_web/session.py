@@ -45,9 +45,7 @@ def token_of(request: Request, cookie: str) -> str | None:
 def set_cookie(response: Response, request: Request, cookie: str, token: str) -> None:
     """Hand a session token to the browser: no script reads it, no other site sends it."""
     secure = request.url.scheme == "https"
-    response.set_cookie(
-        cookie, token, max_age=COOKIE_LIFE_S, path="/", secure=secure, httponly=True, samesite="strict"
-    )
+    response.set_cookie(cookie, token, max_age=COOKIE_LIFE_S, path="/", secure=secure, httponly=True, samesite="strict")
 
 
 def clear_cookie(response: Response, cookie: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from spica.db.grade import grade_history
 from spica.db.tables.file import ContentRow, FileRow, LocationRow, NodeRow
-from spica.db.tables.image import DetectorRow, HeaderRow, ImageRow, MeasureRow
+from spica.db.tables.image import DetectorRow, HeaderRow, ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.job import AttemptRow, JobRow, OutcomeRow, PlanRow, SelectionMemberRow
 from spica.db.tables.person import PersonRow
 from spica.db.tables.product import ProductRow, StackInputRow
@@ -71,6 +72,26 @@ def count_images(session: Session, where: Sequence[Condition], kind: ImageKind) 
     )
     n, total = session.execute(query).one()
     return n, total
+
+
+def first_ids(session: Session, where: Sequence[Condition], limit: int) -> list[int]:
+    """Return the first ids of exposures that meet the conditions: one statement."""
+    query = (
+        select(ImageRow.id)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .where(ImageRow.kind == ImageKind.EXPOSURE, *where)
+    )
+    return list(session.scalars(query.order_by(ImageRow.id).limit(limit)))
+
+
+def sum_exptime(session: Session, where: Sequence[Condition]) -> float:
+    """Return the exposure time of the exposures that meet the conditions, s: one statement."""
+    query = (
+        select(func.coalesce(func.sum(ImageRow.exptime_s), 0.0))
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .where(ImageRow.kind == ImageKind.EXPOSURE, *where)
+    )
+    return float(session.scalar(query) or 0.0)
 
 
 @dataclass(frozen=True)
@@ -211,7 +232,8 @@ def read_grades(session: Session, image_id: int) -> list[GradeEntry]:
     ids = {g.person_id for g, _ in history if g.person_id is not None}
     names: dict[int, str] = {}
     if ids:
-        names = {i: n for i, n in session.execute(select(PersonRow.id, PersonRow.name).where(PersonRow.id.in_(ids)))}
+        rows = session.execute(select(PersonRow.id, PersonRow.name).where(PersonRow.id.in_(ids)))
+        names = {row.id: row.name for row in rows}
     return [GradeEntry(g, names.get(g.person_id or 0), tuple(reasons)) for g, reasons in history]
 
 
@@ -322,9 +344,13 @@ def read_uses(session: Session, image_id: int, limit: int = 100) -> list[StackUs
         .limit(limit)
     )
     return [
-        StackUse(*r[:7], r[7].value if r[7] else None, r[8].value if r[8] else None, *r[9:])
-        for r in (tuple(row) for row in session.execute(query))
+        StackUse(p, label, chosen, clause, value, s, name, _word(state), _word(outcome), why, weight, scale)
+        for p, label, chosen, clause, value, s, name, state, outcome, why, weight, scale in session.execute(query)
     ]
+
+
+def _word(value: enum.StrEnum | None) -> str | None:
+    return None if value is None else value.value
 
 
 @dataclass(frozen=True)
@@ -412,3 +438,9 @@ def read_solved(session: Session, image: ImageRow) -> SolutionImageRow | None:
         SolutionImageRow.solution_id == image.solution_id, SolutionImageRow.image_id == image.id
     )
     return session.scalar(query)
+
+
+def read_reasons(session: Session, image_id: int) -> list[ImageReasonRow]:
+    """Return why an image is in its state."""
+    query = select(ImageReasonRow).where(ImageReasonRow.image_id == image_id).order_by(ImageReasonRow.id)
+    return list(session.scalars(query))

@@ -11,6 +11,7 @@ from spica.db.pages.image import OutcomeEntry, read_outcomes
 from spica.db.tables.file import NodeRow
 from spica.db.tables.job import AttemptRow, JobEdgeRow, JobEventRow, JobRow, OutcomeRow
 from spica.db.tables.person import PersonRow
+from spica.model.job import LIVE_ATTEMPTS
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,28 @@ def count_list(session: Session, plan_id: int | None = None, kind: str | None = 
     if kind is not None:
         query = query.where(JobRow.kind == kind)
     return {s.value: n for s, n in session.execute(query)}
+
+
+@dataclass(frozen=True)
+class LiveAttempt:
+    """An attempt that runs now, with the time since its start, s."""
+
+    job_id: int
+    kind: str
+    label: str
+    node_id: int
+    number: int
+    seconds: float
+
+
+def read_live(session: Session, limit: int = 500) -> list[LiveAttempt]:
+    """Return the attempts that run, oldest first: one statement."""
+    age = func.extract("epoch", func.now() - AttemptRow.started_at)
+    query = (
+        select(JobRow.id, JobRow.kind, JobRow.label, AttemptRow.node_id, AttemptRow.number, age)
+        .join(JobRow, JobRow.id == AttemptRow.job_id)
+        .where(AttemptRow.state.in_(LIVE_ATTEMPTS))
+        .order_by(AttemptRow.id)
+        .limit(limit)
+    )
+    return [LiveAttempt(i, k, label, node, n, float(s)) for i, k, label, node, n, s in session.execute(query)]

@@ -11,6 +11,7 @@ from spica.db.tables.image import ImageRow, MeasureRow
 from spica.db.tables.job import PlanRow, SelectionMemberRow
 from spica.db.tables.product import DeliveryRow, SourceRow, StackInputRow, StackRow
 from spica.db.tables.quality import SolutionImageRow, SolutionRow
+from spica.model.image import ImageKind
 
 
 @dataclass(frozen=True)
@@ -136,3 +137,9 @@ def read_deliveries(session: Session, image_id: int) -> list[DeliveryRow]:
     return list(
         session.scalars(select(DeliveryRow).where(DeliveryRow.image_id == image_id).order_by(DeliveryRow.id.desc()))
     )
+
+
+def count_stacks(session: Session, kind: ImageKind) -> dict[str, int]:
+    """Return stacks or calibrated copies by state: one statement."""
+    query = select(ImageRow.state, func.count()).where(ImageRow.kind == kind).group_by(ImageRow.state)
+    return {state.value: n for state, n in session.execute(query)}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Text, case, cast, exists, func, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by, array_agg
+from sqlalchemy import BigInteger, ColumnElement, Integer, Text, case, cast, exists, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
 from spica.db.tables.file import FileRow
@@ -193,17 +193,15 @@ def read_fields(session: Session, limit: int = 40) -> list[FieldEntry]:
         .limit(limit)
     )
     rows = [tuple(r) for r in session.execute(query)]
-    return [FieldEntry(*r[:6], (r[6], r[7], r[8], r[9], r[10]), r[11]) for r in rows]
+    return [FieldEntry(r[0], r[1], r[2], r[3], r[4], r[5], (r[6], r[7], r[8], r[9], r[10]), r[11]) for r in rows]
 
 
 def read_errors(session: Session, limit: int = 20) -> list[ErrorGroup]:
     """Return failed jobs grouped by cause, the most frequent first; numbers in the text do not part groups."""
     plain = func.regexp_replace(func.coalesce(JobRow.error_text, ""), r"[0-9]+(\.[0-9]+)?", "#", "g")
     cause = func.left(plain, 300)
-    ids = func.array_agg(aggregate_order_by(JobRow.id, JobRow.id.desc()), type_=array_agg(JobRow.id).type)
-    texts = func.array_agg(
-        aggregate_order_by(JobRow.error_text, JobRow.id.desc()), type_=array_agg(JobRow.error_text).type
-    )
+    ids = func.array_agg(aggregate_order_by(JobRow.id, JobRow.id.desc()), type_=ARRAY(BigInteger))
+    texts = func.array_agg(aggregate_order_by(JobRow.error_text, JobRow.id.desc()), type_=ARRAY(Text))
     n = func.count()
     query = (
         select(JobRow.error_kind, texts[1], n, ids[1:50], JobRow.kind)

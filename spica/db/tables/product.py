@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import REAL
 from sqlalchemy.orm import Mapped, mapped_column
 
 from spica.db.tables.base import Base, enum_type, key, stamp
-from spica.db.tables.job import Outcome
 from spica.model.association import Mode
+from spica.model.job import Outcome
 from spica.model.product import DeliveryState
 
 

@@ -75,7 +75,8 @@ def _reduced(edges: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]
 def _curve(one: tuple[float, float], other: tuple[float, float], kind: str) -> str:
     x0, y0, x1, y1 = one[0] + BOX_W, one[1] + BOX_H / 2, other[0], other[1] + BOX_H / 2
     bend = max(20.0, (x1 - x0) / 2)
-    return f'<path class="edge {kind}" d="M{x0:.0f} {y0:.0f}C{x0 + bend:.0f} {y0:.0f} {x1 - bend:.0f} {y1:.0f} {x1:.0f} {y1:.0f}"/>'
+    line = f"M{x0:.0f} {y0:.0f}C{x0 + bend:.0f} {y0:.0f} {x1 - bend:.0f} {y1:.0f} {x1:.0f} {y1:.0f}"
+    return f'<path class="edge {kind}" d="{line}"/>'
 
 
 def _box(n: GraphNode, x: float, y: float) -> str:

@@ -1,11 +1,12 @@
 """The sky plot: footprints of exposures and stacks, north up and east left, as inline SVG.
 
 A survey within 40 degrees is drawn in the tangent plane around its middle (gnomonic projection), a wider one on the
-whole sky (Mollweide's equal-area projection, solved by Newton's method; Snyder 1987, USGS PP 1395, equations 31-1 to 31-4).
+whole sky (Mollweide's equal-area projection, by Newton's method; Snyder 1987, USGS PP 1395, equations 31-1 to 31-4).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def _grid(to: Tangent) -> str:
     """Return lines of right ascension and declination with their labels in degrees."""
     height_deg = HEIGHT / to.scale
     step = next((s for s in STEPS_DEG if height_deg / s <= 5.5), STEPS_DEG[-1])
-    ra0, dec0 = to.centre
+    ra0 = to.centre[0]
     around = [to.inverse(x, y) for x in (0.0, WIDTH / 2, WIDTH) for y in (0.0, HEIGHT / 2, HEIGHT)]
     decs = [d for _, d in around]
     cos_d = max(0.05, math.cos(math.radians(max(abs(d) for d in decs))))
@@ -171,7 +172,7 @@ def _line(points: Sequence[Point | None]) -> str:
 
 def _label(to: Tangent, line: Sequence[Point | None], words: str, *, vertical: bool) -> str:
     """Return a label where a line meets the left edge (declination) or the lower edge (right ascension)."""
-    for one, other in zip(line[:-1], line[1:], strict=True):
+    for one, other in itertools.pairwise(line):
         if one is None or other is None:
             continue
         axis, edge = (0, 6.0) if vertical else (1, HEIGHT - 22.0)

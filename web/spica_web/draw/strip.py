@@ -79,5 +79,7 @@ def _ranges(limits: Limits | None, low: float, high: float) -> str:
     for letter, start, end in zip(letters, edges[:-1], edges[1:], strict=True):
         x0, x1 = sorted((_x(start, low, high), _x(end, low, high)))
         if x1 - x0 > 0.05:
-            parts.append(f'<rect class="band g{letter}" x="{x0:.1f}" y="{FLOOR + 1}" width="{x1 - x0:.1f}" height="3"/>')
+            parts.append(
+                f'<rect class="band g{letter}" x="{x0:.1f}" y="{FLOOR + 1}" width="{x1 - x0:.1f}" height="3"/>'
+            )
     return "".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import ClassVar
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -23,14 +24,11 @@ from spica.db.pages.survey import (
     read_sky,
     search,
 )
-from spica.db.person import spend_login_token
 from spica.db.tables.image import ImageRow
 from spica.model.overview import NodeEntry, StackEntry
 from spica_web.deps import Viewer, site_of
 from spica_web.draw.sky import draw_sky
-from spica_web.errors import LoginError
 from spica_web.render import Page, render
-from spica_web.session import MAX_TOKEN, set_cookie
 
 router = APIRouter()
 _PAIR = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?)[\s,]+([+-]?[0-9]{1,2}(?:\.[0-9]+)?)")
@@ -64,7 +62,48 @@ class FindPage(Page):
     found: list[tuple[int, str, str]]
 
 
-@router.get("/enter", response_class=HTMLResponse)
-def enter_page(request: Request, person: Viewer) -> Response:
-    """Go to the survey page."""
-    return RedirectResponse("/", status_code=303)
+@router.get("/", response_class=HTMLResponse)
+def home_page(request: Request, person: Viewer, token: str | None = None) -> Response:
+    """Show the survey at a glance."""
+    if token is not None:
+        return RedirectResponse(f"/login?token={quote(token[:200], safe='')}", status_code=303)
+    site = site_of(request)
+    with site.read() as session:
+        page = HomePage(
+            title=site.workspace.survey,
+            nav="home",
+            flow=read_flow(session),
+            fields=read_fields(session),
+            errors=read_errors(session, 6),
+            jobs=count_jobs(session),
+            nodes=list_nodes(session),
+            stacks=list_stacks(session, site.workspace, order=[ImageRow.id.desc()], limit=6),
+            sky=draw_sky(read_sky(session)),
+            folder=str(site.workspace.folder),
+        )
+    return render(request, page)
+
+
+@router.get("/find", response_class=HTMLResponse)
+def find_page(request: Request, person: Viewer, q: str = "") -> Response:
+    """Go to what some words name: a job, coordinates, an image; or list what begins like them."""
+    words = q.strip()[:200].replace("\0", "")
+    job = re.fullmatch(r"(?:job|#)\s*([0-9]{1,15})", words, re.IGNORECASE)
+    if job:
+        return RedirectResponse(f"/jobs/{job[1]}", status_code=303)
+    place = _PAIR.fullmatch(words)
+    if place:
+        rule = f"within({place[1]}, {place[2].lstrip('+')}, 1)"
+        return RedirectResponse(f"/exposures?rule={quote(rule)}", status_code=303)
+    found: list[tuple[int, str, str]] = []
+    if words:
+        with site_of(request).read() as session:
+            found = search(session, words)
+    if len(found) == 1 or (found and found[0][1] == words):
+        return RedirectResponse(address_of_image(found[0][0], found[0][2]), status_code=303)
+    return render(request, FindPage(f"Find {words}", "", words, found))
+
+
+def address_of_image(image_id: int, kind: str) -> str:
+    """Return the page of an image of a kind."""
+    return f"/images/{image_id}" if kind == "exposure" else f"/stacks/{image_id}"

@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from spica.db.person import audit, check_password, end_session, make_session
+from spica.db.person import audit, check_password, end_session, make_session, spend_login_token
 from spica_web.deps import Viewer, site_of
 from spica_web.errors import ThrottledError
 from spica_web.render import Page, render
-from spica_web.session import clear_cookie, safe_next, set_cookie, token_of
+from spica_web.session import MAX_TOKEN, clear_cookie, safe_next, set_cookie, token_of
 
 router = APIRouter()
 
@@ -30,9 +30,19 @@ class LoginPage(Page):
 
 
 @router.get("/login", response_class=HTMLResponse)
-def login_page(request: Request, next: str = "/") -> HTMLResponse:  # noqa: A002  the word of the address
-    """Show the form."""
-    return render(request, LoginPage("Log in", "", safe_next(next), "", ""))
+def login_page(request: Request, next: str = "/", token: str | None = None) -> Response:
+    """Show the form, or spend the one-time token of the printed address."""
+    if token is None:
+        return render(request, LoginPage("Log in", "", safe_next(next), "", ""))
+    site = site_of(request)
+    with site.database.begin() as session:
+        opened = spend_login_token(session, token) if len(token) <= MAX_TOKEN else None
+    if opened is None:
+        fault = "this address was used already or is over; start spica web again for a new one, or log in here"
+        return render(request, LoginPage("Log in", "", "/", fault, ""), status=401)
+    response = RedirectResponse(safe_next(next), status_code=303)
+    set_cookie(response, request, site.cookie, opened)
+    return response
 
 
 @router.post("/login")
@@ -40,7 +50,7 @@ def log_in(
     request: Request,
     name: Annotated[str, Form(max_length=64)],
     password: Annotated[str, Form(max_length=1024)],
-    next: Annotated[str, Form(max_length=2000)] = "/",  # noqa: A002  the word of the form
+    next: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
     """Check name and password; six failures a minute by name or address are enough."""
     site = site_of(request)

@@ -1,0 +1,244 @@
+"""One exposure: its picture, measures, grade, and all that was decided about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy.orm import Session
+
+from spica.db.grade import add_grade, withdraw_grade
+from spica.db.pages.image import (
+    DetectorEntry,
+    FileEntry,
+    GradeEntry,
+    OutcomeEntry,
+    Place,
+    ProductEntry,
+    StackUse,
+    find_place,
+    image_outcomes,
+    read_detectors,
+    read_distributions,
+    read_file_entry,
+    read_grades,
+    read_header,
+    read_products,
+    read_reasons,
+    read_solved,
+    read_uses,
+)
+from spica.db.person import Person, audit
+from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
+from spica.db.tables.quality import SolutionImageRow
+from spica.files.header import Card, unpack_headers
+from spica.model.errors import ConflictError, RecipeError
+from spica.model.grade import COMMENTS, Grade, GradeSource
+from spica.model.image import ImageKind
+from spica_web.deps import Grader, Site, Viewer, site_of
+from spica_web.errors import MissingError
+from spica_web.pages.measures import MeasureLine, grade_limits, measure_lines
+from spica_web.query import ImageQuery, read_query
+from spica_web.render import Page, render
+
+router = APIRouter()
+PICTURES = ("image/png", "image/jpeg")
+
+
+@dataclass(frozen=True)
+class ImagePage(Page):
+    """An exposure within its list."""
+
+    template: ClassVar[str] = "image.html"
+    title: str
+    nav: str
+    image: ImageRow
+    measure: MeasureRow | None
+    lines: list[MeasureLine]
+    reasons: list[ImageReasonRow]
+    preview: ProductEntry | None
+    plots: list[ProductEntry]
+    products: list[ProductEntry]
+    detectors: list[DetectorEntry]
+    grades: list[GradeEntry]
+    own_grade: int | None
+    comments: tuple[str, ...]
+    uses: list[StackUse]
+    outcomes: list[OutcomeEntry]
+    file: FileEntry | None
+    solved: SolutionImageRow | None
+    place: Place | None
+    query: ImageQuery
+    graded: tuple[int, str] | None
+
+
+@router.get("/images/{image_id}", response_class=HTMLResponse)
+def image_page(request: Request, person: Viewer, image_id: int) -> Response:
+    """Show an exposure; stacks and calibrated copies have pages of their own."""
+    site, query = site_of(request), read_query(request.query_params)
+    with site.read() as session:
+        image, measure = need_image(session, image_id)
+        if image.kind is not ImageKind.EXPOSURE:
+            return RedirectResponse(f"/stacks/{image_id}", status_code=303)
+        page = _read_page(session, site, person, image, measure, query, request.query_params.get("graded"))
+    return render(request, page)
+
+
+def _read_page(
+    session: Session,
+    site: Site,
+    person: Person,
+    image: ImageRow,
+    measure: MeasureRow | None,
+    query: ImageQuery,
+    graded: str | None,
+) -> ImagePage:
+    limits = grade_limits(site.instruments, image.instrument, image.filter)
+    products = read_products(session, image.id)
+    grades = read_grades(session, image.id)
+    return ImagePage(
+        title=image.name,
+        nav="exposures",
+        image=image,
+        measure=measure,
+        lines=measure_lines(measure, read_distributions(session, image), limits),
+        reasons=read_reasons(session, image.id),
+        preview=preview_of(products),
+        plots=plots_of(products),
+        products=products,
+        detectors=read_detectors(session, image),
+        grades=grades,
+        own_grade=own_grade(grades, person),
+        comments=COMMENTS,
+        uses=read_uses(session, image.id),
+        outcomes=image_outcomes(session, image.id),
+        file=read_file_entry(session, image.file_id),
+        solved=read_solved(session, image),
+        place=place_of(session, image.id, query, site.workspace.object_aliases),
+        query=query,
+        graded=_graded(session, graded),
+    )
+
+
+def need_image(session: Session, image_id: int) -> tuple[ImageRow, MeasureRow | None]:
+    """Return an image with its measures; MissingError where there is none."""
+    image = session.get(ImageRow, image_id) if 0 < image_id < 2**62 else None
+    if image is None:
+        raise MissingError(f"there is no image {image_id}; see the list of exposures")
+    return image, session.get(MeasureRow, image_id)
+
+
+def preview_of(products: list[ProductEntry]) -> ProductEntry | None:
+    """Return the newest picture of the whole image."""
+    return next((p for p in products if p.role == "preview" and p.media_type in PICTURES), None)
+
+
+def plots_of(products: list[ProductEntry]) -> list[ProductEntry]:
+    """Return the plots of the newest attempt of each job that drew some."""
+    newest: dict[int, int] = {}
+    for p in products:
+        newest.setdefault(p.job_id, p.attempt_id)
+    return [p for p in products if p.role == "plot" and p.media_type in PICTURES and newest[p.job_id] == p.attempt_id]
+
+
+def own_grade(grades: list[GradeEntry], person: Person) -> int | None:
+    """Return the newest standing grade that this person gave."""
+    mine = (g.row.id for g in grades if g.row.person_id == person.id and g.row.withdrawn_at is None)
+    return next(mine, None)
+
+
+def place_of(session: Session, image_id: int, query: ImageQuery, aliases: dict[str, str]) -> Place | None:
+    """Return where an exposure stands in the list it was opened from; None where the rule cannot be read."""
+    try:
+        where = query.conditions(aliases)
+    except RecipeError:
+        return None
+    return find_place(session, image_id, where, query.order(), ImageKind.EXPOSURE)
+
+
+def _graded(session: Session, word: str | None) -> tuple[int, str] | None:
+    """Return the image that was graded just before, for the offer to take it back."""
+    if word is None or not (word.isascii() and word.isdigit() and len(word) < 19):
+        return None
+    image = session.get(ImageRow, int(word))
+    return None if image is None else (image.id, image.name)
+
+
+# Grading --------------------------------------------------------------------------------------------------------------
+
+
+@router.post("/images/{image_id}/grade")
+def grade_image(
+    request: Request,
+    person: Grader,
+    image_id: int,
+    grade: Annotated[Grade, Form()],
+    comment: Annotated[str, Form(max_length=2000)] = "",
+    stay: Annotated[bool, Form()] = False,
+) -> Response:
+    """Give a grade and move on to the next of the list."""
+    site, query = site_of(request), read_query(request.query_params)
+    with site.database.begin() as session:
+        image, _ = need_image(session, image_id)
+        place = None
+        if image.kind is ImageKind.EXPOSURE and not stay:
+            place = place_of(session, image_id, query, site.workspace.object_aliases)
+        said = comment.strip().replace("\0", "") or None
+        add_grade(session, image_id, GradeSource.HUMAN, grade, person_id=person.id, comment=said)
+        audit(session, person.id, "grade", f"image:{image_id}", f"{grade.value} {said or ''}".strip())
+        kind = image.kind
+    if kind is not ImageKind.EXPOSURE:
+        return RedirectResponse(f"/stacks/{image_id}", status_code=303)
+    onward = place.next if place is not None and place.next is not None else image_id
+    link = query.link(page=1)
+    flash = f"{'&' if link else '?'}graded={image_id}"
+    return RedirectResponse(f"/images/{onward}{link}{flash}", status_code=303)
+
+
+@router.post("/images/{image_id}/withdraw")
+def take_back(request: Request, person: Grader, image_id: int) -> Response:
+    """Take back the newest standing grade that this person gave an image."""
+    site, query = site_of(request), read_query(request.query_params)
+    with site.database.begin() as session:
+        image, _ = need_image(session, image_id)
+        mine = own_grade(read_grades(session, image_id), person)
+        if mine is None:
+            raise ConflictError(f"you have no standing grade on {image.name}; reload the page")
+        withdraw_grade(session, mine, person.id)
+        audit(session, person.id, "withdraw_grade", f"image:{image_id}", str(mine))
+        room = "images" if image.kind is ImageKind.EXPOSURE else "stacks"
+    return RedirectResponse(f"/{room}/{image_id}{query.link(page=1)}", status_code=303)
+
+
+# Header ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeaderPage(Page):
+    """The cards of one header unit."""
+
+    template: ClassVar[str] = "header.html"
+    title: str
+    nav: str
+    image: ImageRow
+    units: list[str]
+    unit: int
+    cards: list[Card]
+
+
+@router.get("/images/{image_id}/header", response_class=HTMLResponse)
+def header_page(request: Request, person: Viewer, image_id: int, unit: int = 0) -> HTMLResponse:
+    """Show the header of one unit of an exposure's file, card by card."""
+    with site_of(request).read() as session:
+        image, _ = need_image(session, image_id)
+        packed = read_header(session, image_id)
+    if packed is None:
+        raise MissingError(f"no header of {image.name} was kept; look at its file")
+    headers = unpack_headers(packed)
+    if not 0 <= unit < len(headers):
+        raise MissingError(f"{image.name} has units 0 to {len(headers) - 1}; choose one of them")
+    units = [f"{i} {h.get('EXTNAME') or ''}".strip() for i, h in enumerate(headers)]
+    cards = [c for c in headers[unit].parsed() if c.keyword or c.comment or c.value]
+    return render(request, HeaderPage(f"Header of {image.name}", "exposures", image, units, unit, cards))
