@@ -14,10 +14,18 @@ from spica.model.errors import UsageError
 @click.command("init")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
 def init_command(folder: Path) -> None:
-    """Make FOLDER (by default this one) a workspace: a commented spica.toml and its folders."""
+    """Make FOLDER (by default this one) a workspace: a commented spica.toml, its folders and its database."""
+    from spica.db.engine import open_database
+    from spica.db.schema import migrate, schema_revision
     from spica.files.workspace import init_workspace
 
     workspace = init_workspace(folder)
+    database = open_database(workspace, check_schema=False)
+    try:
+        if schema_revision(database) is None:
+            migrate(database)
+    finally:
+        database.close()
     click.echo(f"workspace {workspace.folder}; next: spica reference add FILE, spica ingest PATH --wait")
 
 

@@ -45,7 +45,8 @@ from spica.model.errors import SpicaError, TransientError
 DATABASE = "spica"
 ROLE = "spica"
 START_LIMIT_S = 120.0
-_LOG_LIMIT = 16 * 1024 * 1024
+DETACH_LIMIT_S = 15.0
+LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 class EmbeddedServer:
@@ -189,12 +190,22 @@ def _run(place: Place, fsync: bool, grace_s: float, binaries: Path | None) -> No
     prepare_sockets(place)
     if not (place.data / "PG_VERSION").exists():
         _make_cluster(place, folder, fsync)
-    _clean_after_crash(place)
     _write_ident(place)
-    _launch(place, folder, fsync)
-    if not _wait_ready(place):
-        raise explain_failure(_log_tail(place), place.data)
+    end = time.monotonic() + DETACH_LIMIT_S
+    while said := _start_once(place, folder, fsync):
+        if "pre-existing shared memory" not in said or time.monotonic() > end:
+            raise explain_failure(said, place.data)
+        time.sleep(0.1)  # processes of a killed server are gone from the list a moment before their memory is
     _ensure_database(place)
+
+
+def _start_once(place: Place, binaries: Path, fsync: bool) -> str:
+    """Start the server and wait for it; empty where it takes connections, else what its log says."""
+    _clean_after_crash(place)
+    log = place.data / LOG
+    before = log.stat().st_size if log.exists() else 0
+    _launch(place, binaries, fsync)
+    return "" if _wait_ready(place) else _log_after(log, before)
 
 
 def _keeper_command(*words: str) -> list[str]:
@@ -259,7 +270,7 @@ def _clean_after_crash(place: Place) -> None:
         )
     (place.data / "postmaster.pid").unlink(missing_ok=True)
     log = place.data / LOG
-    if log.exists() and log.stat().st_size > _LOG_LIMIT:
+    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_name(LOG + ".old"))
 
 
@@ -269,8 +280,9 @@ def _orphans(place: Place) -> list[int]:
     title = f"postgres: {place.cluster}:"
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        words = process.info["cmdline"] or []
-        if words and " ".join(words).startswith(title) and process.info["status"] != psutil.STATUS_ZOMBIE:
+        command = process.info["cmdline"] or []
+        newborn = keeper.is_postmaster(command, str(place.data))  # forked, and orphaned before it took its title
+        if (newborn or " ".join(command).startswith(title)) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found
 
@@ -299,7 +311,7 @@ def _launch(place: Place, binaries: Path, fsync: bool) -> None:
         _keeper_command(*words), capture_output=True, text=True, cwd="/", env=env, check=True, stdin=subprocess.DEVNULL
     )
     launched = int(done.stdout)
-    while keeper.command_of(launched) and keeper.postmaster_pid(str(place.data)) is None:
+    while keeper.is_alive(launched) and keeper.postmaster_pid(str(place.data)) is None:
         time.sleep(0.005)
 
 
@@ -330,10 +342,11 @@ def _ensure_database(place: Place) -> None:
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def _log_tail(place: Place) -> str:
+def _log_after(log: Path, offset: int) -> str:
+    """Return what was written to the log since, at most its last 4000 bytes; never empty."""
     try:
-        with (place.data / LOG).open("rb") as stream:
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 4000))
-            return stream.read().decode(errors="replace")
-    except OSError:
-        return ""
+        with log.open("rb") as stream:
+            stream.seek(max(offset, os.fstat(stream.fileno()).st_size - 4000))
+            return stream.read().decode(errors="replace") or "it said nothing"
+    except OSError as trouble:
+        return f"its log cannot be read ({trouble.strerror})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TypeVar
 
@@ -161,7 +161,7 @@ def record_state(session: Session, record: ImageStateRecord, context: HarvestCon
 def replace_footprint(
     session: Session,
     image_id: int,
-    polygons: dict[int, Polygon],
+    polygons: Mapping[int, Polygon],
     centre_deg: tuple[float, float],
     source: PositionSource,
 ) -> None:

@@ -55,6 +55,18 @@ def command_of(pid: int) -> list[str]:
     return found.stdout.split()
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie; also true within exec, when its command line reads as empty."""
+    if os.path.isdir("/proc/self"):
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as stream:
+                return stream.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+        except OSError:
+            return False
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return bool(found.stdout.strip()) and not found.stdout.lstrip().startswith("Z")
+
+
 def read_postmaster(data: str) -> list[str]:
     """Return the lines of `postmaster.pid`: pid, data folder, start, port, socket folder, address, memory, status."""
     try:
@@ -62,6 +74,12 @@ def read_postmaster(data: str) -> list[str]:
             return [line.strip() for line in stream.read().splitlines()]
     except OSError:
         return []
+
+
+def is_postmaster(command: list[str], data: str) -> bool:
+    """Whether a command line is that of the server of a data folder."""
+    named = bool(command) and os.path.basename(command[0]) == "postgres"
+    return named and f" -D {data} " in f"{' '.join(command)} "
 
 
 def postmaster_pid(data: str) -> int | None:
@@ -75,9 +93,7 @@ def postmaster_pid(data: str) -> int | None:
     if not lines or not lines[0].lstrip("-").isdigit():
         return None
     pid = abs(int(lines[0]))
-    command = command_of(pid)
-    is_server = bool(command) and os.path.basename(command[0]) == "postgres"
-    return pid if is_server and f" -D {data} " in f"{' '.join(command)} " else None
+    return pid if is_postmaster(command_of(pid), data) else None
 
 
 def stop_postmaster(data: str, limit_s: float = STOP_LIMIT_S) -> bool:

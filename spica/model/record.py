@@ -68,7 +68,7 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise DataError(f"{place}: unknown key {unknown[0]!r}; it was written by another version of Spica")
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Hashable, cls))
     values = {}
     for name, f in fields.items():
         if name in data:

@@ -36,7 +36,6 @@ class SolvedImage:
     flux_scale: float
     n_photometric: int
     detectors: tuple[SolvedDetector, ...] = ()
-    distortion_degree: int | None = None
 
 
 @dataclass(frozen=True)

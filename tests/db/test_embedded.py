@@ -382,6 +382,25 @@ def test_keeper_as_a_module(here: Path) -> None:
     os.close(lock)
 
 
+def test_alive_is_neither_zombie_nor_gone() -> None:
+    """A process lives until it ends, also while nobody has asked for its exit code."""
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    assert keeper.is_alive(child.pid)
+    child.kill()
+    assert wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+    assert not keeper.is_alive(child.pid)
+    child.communicate()
+    assert not keeper.is_alive(child.pid)
+
+
+def test_started_a_hundred_times(here: Path) -> None:
+    """Starting is no matter of luck: within exec a process shows an empty command line, and is not dead."""
+    for _ in range(100):
+        server = start(here)
+        assert server.pid is not None
+        server.stop()
+
+
 # Root ----------------------------------------------------------------------------------------------------------------
 
 

@@ -152,9 +152,11 @@ class Walk(RuleBasedStateMachine):
     database: Database
 
     @initialize(
-        tables=st.lists(st.dictionaries(st.integers(0, 5), st.sampled_from([NEEDS, AFTER]), max_size=2), max_size=6)
+        tables=st.tuples(
+            *[st.dictionaries(st.integers(0, i), st.sampled_from([NEEDS, NEEDS, AFTER]), max_size=2) for i in range(5)]
+        )
     )
-    def begin(self, tables: list[dict[int, EdgeKind]]) -> None:
+    def begin(self, tables: tuple[dict[int, EdgeKind], ...]) -> None:
         self.world = World()
         with self.database.begin() as session:
             session.execute(text("TRUNCATE job, job_edge, job_event, attempt RESTART IDENTITY CASCADE"))
@@ -162,7 +164,7 @@ class Walk(RuleBasedStateMachine):
             self.ids = jobs.reserve_job_ids(session, len(tables) + 1)
             batch = []
             for i, table in enumerate([{}, *tables]):
-                parents = {self.ids[p]: k for p, k in table.items() if p < i}
+                parents = {self.ids[p]: k for p, k in table.items()}
                 self.world.jobs[self.ids[i]] = Twin(parents, S.WAITING)
                 twin = self.world.jobs[self.ids[i]]
                 twin.state = self.world.rest(self.ids[i])
@@ -254,9 +256,13 @@ class Walk(RuleBasedStateMachine):
 
         self.draw(twin.state in ARROWS[Arrow.CANCEL].sources, lambda s: jobs.cancel(s, job_id), then)
 
-    @rule(index=st.integers(0, 6))
-    def resubmit(self, index: int) -> None:
+    @rule(index=st.integers(0, 6), dead=st.booleans())
+    def resubmit(self, index: int, dead: bool) -> None:
         job_id, twin = self.pick(index)
+        ended = [j for j in self.ids if self.world.jobs[j].state in ARROWS[Arrow.RESUBMIT].sources]
+        if dead and ended:
+            job_id = ended[index % len(ended)]
+            twin = self.world.jobs[job_id]
         legal = twin.state in ARROWS[Arrow.RESUBMIT].sources and not self.world.dead_parent(job_id)
         self.draw(legal, lambda s: jobs.resubmit(s, job_id), lambda: self.world.resubmit(job_id))
 
@@ -288,7 +294,7 @@ def test_random_walks_follow_the_table_of_arrows(database: Database) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=20,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Select, and_, cast, column, func, literal, select, union_all, values
+from sqlalchemy import ColumnElement, Float, Select, and_, cast, func, literal, select, union_all
 from sqlalchemy.orm import Session, aliased
 
 from spica.db.grade import grade_history
@@ -147,21 +147,19 @@ def read_distributions(session: Session, image: ImageRow) -> dict[str, Distribut
 
     A measure that fewer than three images know is left out.
     """
-    pairs = [(name, getattr(MeasureRow, name)) for name in MEASURES]
-    listed = values(column("name"), column("value", Float), name="v").data(
-        [(name, cast(shown, Float)) for name, shown in pairs]
-    )
-    long = (
-        select(ImageRow.id.label("id"), listed.c.name, listed.c.value)
+    base = (
+        select(ImageRow.id, *(getattr(MeasureRow, name) for name in MEASURES))
         .join(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .join(listed.lateral(), literal(True))
-        .where(
-            ImageRow.kind == image.kind,
-            ImageRow.filter.is_not_distinct_from(image.filter),
-            listed.c.value.is_not(None),
-        )
-        .cte("long")
+        .where(ImageRow.kind == image.kind, ImageRow.filter.is_not_distinct_from(image.filter))
+        .cte("base")
     )
+    parts = [
+        select(base.c.id, literal(name).label("name"), cast(base.c[name], Float).label("value")).where(
+            base.c[name].is_not(None)
+        )
+        for name in MEASURES
+    ]
+    long = union_all(*parts).cte("long")
     own = select(long.c.name, long.c.value).where(long.c.id == image.id).subquery("own")
     bounds = (
         select(

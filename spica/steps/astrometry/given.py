@@ -22,7 +22,9 @@ from spica.steps.base import StepContext
 from spica.steps.facts import FactsSheet, detection_apertures, read_sheet
 
 BAD_FLAGS = 2 | 4 | 8 | 16
-"""Blended, saturated, truncated, incomplete aperture: not used in a solution."""
+"""Blended, saturated, truncated, incomplete aperture: not used in a solution where there are enough others."""
+CUT_FLAGS = 8 | 16
+"""Truncated, incomplete aperture: never used."""
 MJD_J2000, YEAR_DAYS = 51544.5, 365.25
 
 
@@ -41,10 +43,9 @@ class Given:
         """Return the exposure's name for people."""
         return self.sheet.exposure.name
 
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Tell which sources are clean enough for a solution."""
-        good = (self.sources["flags"] & BAD_FLAGS) == 0
+    def clean(self, bad_flags: int = BAD_FLAGS) -> NDArray[np.bool_]:
+        """Tell which sources bear none of the flags, and have a position and a flux."""
+        good = (self.sources["flags"] & bad_flags) == 0
         return good & np.isfinite(self.sources["x_win"]) & (self.sources["flux_auto"] > 0)
 
 
@@ -85,15 +86,18 @@ def _gather(item: str, sheet: FactsSheet, parts: list[tuple[HeaderCards, NDArray
     return Given(item, sheet, detector, table, detection_apertures(sheet.detectors[0].pixel_scale_arcsec or 1.0))
 
 
-def build_ensemble(given: list[Given], min_snr: float) -> Ensemble:
-    """Return the ensemble; exposures of one camera with the same detectors share a layout."""
+def build_ensemble(given: list[Given], min_snr: float, *, lenient: bool = False) -> Ensemble:
+    """Return the ensemble; exposures of one camera with the same detectors share a layout.
+
+    `lenient` lets blended and saturated sources in: with coarse pixels and a bright reference there are few others.
+    """
     layouts: dict[str, InstrumentLayout] = {}
     exposures = []
     for g in given:
         name = _configuration(g.sheet)
         if name not in layouts:
             layouts[name] = InstrumentLayout(name, tuple(_layout(g.sheet, i) for i in range(len(g.sheet.detectors))))
-        exposures.append(_sources(g, name, min_snr))
+        exposures.append(_sources(g, name, min_snr, lenient))
     return Ensemble(tuple(layouts.values()), tuple(exposures))
 
 
@@ -116,7 +120,7 @@ def _layout(sheet: FactsSheet, index: int) -> DetectorLayout:
     return DetectorLayout(d.n_x, d.n_y, float(crpix[0]), float(crpix[1]), cd)
 
 
-def _sources(g: Given, configuration: str, min_snr: float) -> ExposureSources:
+def _sources(g: Given, configuration: str, min_snr: float, lenient: bool) -> ExposureSources:
     e, t = g.sheet.exposure, g.sources
     error = np.sqrt(np.maximum(0.5 * (t["errx2_win"] + t["erry2_win"]), 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -133,7 +137,7 @@ def _sources(g: Given, configuration: str, min_snr: float) -> ExposureSources:
         error_pix=np.where(error > 0, error, np.nan),
         flux_adu=t["flux_auto"].astype(float),
         flux_error_adu=t["fluxerr_auto"].astype(float),
-        usable=g.usable & strong,
+        usable=g.clean(CUT_FLAGS if lenient else BAD_FLAGS) & strong,
     )
 
 

@@ -35,6 +35,8 @@ from spica.steps.astrometry.zero_points import Photometry, solve_photometry
 from spica.steps.base import Step, StepContext
 
 MAX_ROUNDS = 3
+FLOOR_PIX = 0.01
+"""Windowed centroids are not trusted beyond a hundredth of a pixel."""
 
 
 def run(context: StepContext) -> None:
@@ -58,9 +60,8 @@ def solve_positions(
     context: StepContext, given: list[Given], stars: ReferenceStars
 ) -> tuple[list[Given], AstrometrySolution, tuple[Reason, ...]]:
     """Solve; leave out exposures that fail their own checks and solve the rest again."""
-    recipe = context.recipe.astrometry
     for _ in range(MAX_ROUNDS):
-        solution = solve_astrometry(build_ensemble(given, recipe.detection_sigma), stars, _parameters(context, given))
+        solution = _solve(context, given, stars)
         verdicts = judge_solution(solution, _limits(context))
         solved = {m.exposure for m in solution.exposures}
         failed = {v.exposure: v for v in reversed(verdicts) if not v.passed and v.exposure is not None}
@@ -79,6 +80,20 @@ def solve_positions(
     raise DataError("the solution does not settle: every round leaves out more exposures; look at their outcomes")
 
 
+def _solve(context: StepContext, given: list[Given], stars: ReferenceStars) -> AstrometrySolution:
+    """Solve with clean sources; where an exposure is not matched by them, with blended and saturated ones too."""
+    parameters, min_snr = _parameters(context, given), context.recipe.astrometry.detection_sigma
+    try:
+        strict = solve_astrometry(build_ensemble(given, min_snr), stars, parameters)
+        if all(o.outcome != "left_out" for o in strict.exposure_outcomes):
+            return strict
+        lenient = solve_astrometry(build_ensemble(given, min_snr, lenient=True), stars, parameters)
+    except np.linalg.LinAlgError as error:
+        text = "the solution is singular: too few stars tie the exposures; lower [astrometry] detection_sigma or degree"
+        raise DataError(text) from error
+    return lenient if len(lenient.exposures) > len(strict.exposures) else strict
+
+
 def _parameters(context: StepContext, given: list[Given]) -> AstrometryParameters:
     recipe = context.recipe.astrometry
     radius = recipe.search_radius_arcmin or max(g.sheet.search_radius_arcmin for g in given)
@@ -87,9 +102,13 @@ def _parameters(context: StepContext, given: list[Given]) -> AstrometryParameter
         share_distortion=recipe.share_distortion,
         search_radius_arcsec=60.0 * radius,
         min_snr=recipe.detection_sigma,
-        position_floor_mas=recipe.position_floor_mas,
+        position_floor_mas=max(recipe.position_floor_mas, FLOOR_PIX * 1e3 * _pixel_scale(given)),
         min_stars_per_exposure=recipe.min_reference,
     )
+
+
+def _pixel_scale(given: list[Given]) -> float:
+    return float(np.median([d.pixel_scale_arcsec or 0.3 for g in given for d in g.sheet.detectors]))
 
 
 def _limits(context: StepContext) -> JudgementLimits:

@@ -41,7 +41,7 @@ def solve_photometry(
     """Solve relative and, where the reference has the band, absolute zero points of the solved exposures."""
     recipe = context.recipe.photometry
     vectors, exposure, rows = _sky_positions(given, astrometry)
-    usable = np.concatenate([g.usable for g in given])[rows]
+    usable = np.concatenate([g.clean() for g in given])[rows]
     radius = _radius_arcsec(given)
     stars = associate_stars(
         vectors, exposure, unit_vectors(catalogue.ra_deg, catalogue.dec_deg), np.radians(radius / 3600.0)
@@ -98,7 +98,7 @@ def _fluxes(context: StepContext, given: list[Given]) -> tuple[float | None, NDA
     tables = [g.sources for g in given]
     wanted = context.recipe.photometry.aperture_arcsec
     if wanted <= 0:
-        fwhm = np.concatenate([t["fwhm_pix"][g.usable] for g, t in zip(given, tables, strict=True)])
+        fwhm = np.concatenate([t["fwhm_pix"][g.clean()] for g, t in zip(given, tables, strict=True)])
         scale = given[0].sheet.detectors[0].pixel_scale_arcsec or 1.0
         seeing = float(np.nanmedian(fwhm)) * scale if fwhm.size else 1.0
         wanted = max(FIELD_APERTURE_ARCSEC, SEEING_APERTURES * seeing)

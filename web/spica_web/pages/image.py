@@ -32,7 +32,7 @@ from spica.db.pages.image import (
 )
 from spica.db.person import Person, audit
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
-from spica.db.tables.quality import SolutionImageRow
+from spica.db.tables.quality import GradeRow, SolutionImageRow
 from spica.files.header import Card, unpack_headers
 from spica.model.errors import ConflictError, RecipeError
 from spica.model.grade import COMMENTS, Grade, GradeSource
@@ -63,6 +63,8 @@ class ImagePage(Page):
     products: list[ProductEntry]
     detectors: list[DetectorEntry]
     grades: list[GradeEntry]
+    machine: GradeEntry | None
+    standing: GradeRow | None
     own_grade: int | None
     comments: tuple[str, ...]
     uses: list[StackUse]
@@ -110,6 +112,8 @@ def _read_page(
         products=products,
         detectors=read_detectors(session, image),
         grades=grades,
+        machine=machine_grade(grades),
+        standing=standing_grade(grades, image),
         own_grade=own_grade(grades, person),
         comments=COMMENTS,
         uses=read_uses(session, image.id),
@@ -141,6 +145,16 @@ def plots_of(products: list[ProductEntry]) -> list[ProductEntry]:
     for p in products:
         newest.setdefault(p.job_id, p.attempt_id)
     return [p for p in products if p.role == "plot" and p.media_type in PICTURES and newest[p.job_id] == p.attempt_id]
+
+
+def machine_grade(grades: list[GradeEntry]) -> GradeEntry | None:
+    """Return the newest grade of the machine."""
+    return next((g for g in grades if g.row.source is GradeSource.MACHINE), None)
+
+
+def standing_grade(grades: list[GradeEntry], image: ImageRow) -> GradeRow | None:
+    """Return the grade that counts."""
+    return next((g.row for g in grades if g.row.id == image.grade_id), None)
 
 
 def own_grade(grades: list[GradeEntry], person: Person) -> int | None:

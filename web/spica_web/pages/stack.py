@@ -38,13 +38,13 @@ from spica.db.pages.stack import (
 from spica.db.person import Person
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.product import DeliveryRow, SourceRow, StackRow
-from spica.db.tables.quality import SolutionRow
+from spica.db.tables.quality import GradeRow, SolutionRow
 from spica.model.grade import COMMENTS
 from spica.model.image import ImageKind, ImageState
 from spica.model.overview import StackEntry
 from spica_web.deps import Site, Viewer, site_of
 from spica_web.errors import MissingError
-from spica_web.pages.image import own_grade, plots_of, preview_of
+from spica_web.pages.image import machine_grade, own_grade, plots_of, preview_of, standing_grade
 from spica_web.pages.measures import MeasureLine, measure_lines
 from spica_web.query import PAGE_SIZE, Paging, read_page
 from spica_web.render import Page, render
@@ -101,6 +101,8 @@ class StackPage(Page):
     deliveries: list[DeliveryRow]
     manifest: list[ProductEntry]
     grades: list[GradeEntry]
+    machine: GradeEntry | None
+    standing: GradeRow | None
     own_grade: int | None
     comments: tuple[str, ...]
     file: FileEntry | None
@@ -169,6 +171,8 @@ def _read_page(
         deliveries=read_deliveries(session, image.id),
         manifest=[p for p in products if p.role in ("manifest", "report", "delivered")],
         grades=grades,
+        machine=machine_grade(grades),
+        standing=standing_grade(grades, image),
         own_grade=own_grade(grades, person),
         comments=COMMENTS,
         file=read_file_entry(session, image.file_id),

@@ -1,0 +1,1 @@
+"""Speed, memory and errors of the native chain beside the real AstrOmatic tools, on simulated exposures."""
