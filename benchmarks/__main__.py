@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import astromatic_chain
@@ -66,7 +67,7 @@ def _stage_by_stage(
 ) -> None:
     """Run each stage of either chain, one right after the other, so that both see the same machine."""
     room, scale = folder / "astromatic", truth.camera.pixel_scale_arcsec
-    steps = {
+    steps: dict[str, tuple[str | None, Callable[[], Cost] | None]] = {
         JobKind.ASSESS: ("extract", lambda: astromatic_chain.extract(room, exposures, scale, slots)),
         JobKind.ASTROMETRY: ("solve", lambda: astromatic_chain.solve(room, exposures, reference, slots)),
         JobKind.STACK: ("stack", lambda: astromatic_chain.stack(room, exposures, scale, slots)),
@@ -117,11 +118,9 @@ def _judge(
 
 def _kernels(folder: Path, workspace: Path, image: Path) -> list[KernelCost]:
     environment = step_environment(kernel_cache(folder / "cache"), 1)
-    from os import environ
-
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.kernels", str(folder), str(workspace), str(image)],
-        env={**environ, **environment, "PYTHONPATH": str(RESULTS.parents[1])},
+        env={**os.environ, **environment, "PYTHONPATH": str(RESULTS.parents[1])},
         capture_output=True,
         text=True,
         check=False,

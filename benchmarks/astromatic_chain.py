@@ -1,4 +1,4 @@
-"""The same work by the real tools: source-extractor, SCAMP, SWarp, source-extractor on the stack; plain command lines."""
+"""The same work by the real tools, as plain calls: source-extractor, SCAMP, SWarp, source-extractor on the stack."""
 
 from __future__ import annotations
 

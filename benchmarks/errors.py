@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.survey import FILTER
 from spica.algorithms.skymap import match_nearest
 from spica.files.catalogue import read_catalogue
 from spica.scheduling.truth import MATCH_ARCSEC, clipped_rms, isolated, star_residuals
 from spica.steps.simulate import SurveyTruth
-
-from benchmarks.survey import FILTER
 
 MAG_EDGES = (16.5, 18.0, 19.0, 20.0, 21.0, 22.0, 23.0, 24.0)
 UNRELIABLE_FLAGS = 4 | 8 | 16
@@ -74,7 +74,7 @@ def compare_kron(native: Path, astromatic: Path, truth: SurveyTruth, epoch_yr: f
     both = np.isfinite(errors[0]) & np.isfinite(errors[1])
     bins = []
     for kind, of_kind in (("stars", is_star[wanted]), ("galaxies", ~is_star[wanted])):
-        for low, high in zip(MAG_EDGES[:-1], MAG_EDGES[1:], strict=True):
+        for low, high in pairwise(MAG_EDGES):
             here = both & of_kind & (mag[wanted] >= low) & (mag[wanted] < high)
             if here.sum() >= 5:
                 numbers = [f(1000.0 * e[here]) for e in errors for f in (np.median, robust_scatter)]

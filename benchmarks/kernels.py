@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -17,6 +18,26 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+
+from spica.algorithms.background import measure_background
+from spica.algorithms.cosmics import detect_cosmics
+from spica.algorithms.detect import detect_sources
+from spica.algorithms.frame import choose_frame
+from spica.algorithms.psf import measure_psf, select_stars
+from spica.algorithms.quality import QualityParameters, assess_detector
+from spica.algorithms.resample import pixel_map_from_wcs, resample
+from spica.algorithms.stack import combine_clipped
+from spica.algorithms.weight import detect_trails, find_bad_columns
+from spica.files.checksum import sha256_file
+from spica.files.head import read_head
+from spica.files.header import NO_CARDS
+from spica.files.mef import ImageToWrite, open_mef, write_image, write_mef
+from spica.files.preview import Tile, make_preview, reduce_blocks, row_strips
+from spica.files.wcs import footprint_polygon, read_wcs
+from spica.plots.quality import draw_quality
+from spica.steps.facts import read_sheet
+from spica.steps.pixels import open_exposure, open_weight, pack_weight
+from spica.steps.quality import make_panel
 
 T = TypeVar("T")
 IMPORTS = "astropy.io.fits, astropy.wcs, numba, scipy.spatial, sep, spica.steps.assess"
@@ -44,7 +65,6 @@ def timed(action: Callable[[], T], repeat: int = 2) -> tuple[T, float]:
 
 def import_cost() -> float:
     """Return the CPU seconds of starting Python and importing what a step needs."""
-    import resource
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", f"import {IMPORTS}"], check=True)
@@ -54,19 +74,6 @@ def import_cost() -> float:
 
 def detector_kernels(folder: Path, workspace: Path) -> list[KernelCost]:
     """Time what is done to one detector of one exposure."""
-    from spica.algorithms.background import measure_background
-    from spica.algorithms.cosmics import detect_cosmics
-    from spica.algorithms.detect import detect_sources
-    from spica.algorithms.psf import measure_psf, select_stars
-    from spica.algorithms.quality import QualityParameters, assess_detector
-    from spica.algorithms.weight import detect_trails, find_bad_columns
-    from spica.files.checksum import sha256_file
-    from spica.files.mef import ImageToWrite, open_mef, write_mef
-    from spica.files.preview import Tile, make_preview, reduce_blocks, row_strips
-    from spica.plots.quality import draw_quality
-    from spica.steps.facts import read_sheet
-    from spica.steps.pixels import open_exposure, open_weight, pack_weight
-    from spica.steps.quality import make_panel
 
     sheets = sorted((workspace / "jobs").rglob("*.facts.json"))
     sheet = read_sheet(sheets[0])
@@ -82,7 +89,7 @@ def detector_kernels(folder: Path, workspace: Path) -> list[KernelCost]:
 
     with open_exposure(path, sheet) as detectors:
         image = note("read pixels", detectors[0].whole)
-    note("copy pixels in memory (floor)", lambda: image.copy(), 5)
+    note("copy pixels in memory (floor)", image.copy, 5)
     note("sha256 of the file, a detector's share", lambda: sha256_file(path))
     costs[-1] = dataclasses.replace(costs[-1], cpu_s=costs[-1].cpu_s / len(sheet.detectors))
     background = note("background mesh", lambda: measure_background(image))
@@ -130,23 +137,12 @@ def detector_kernels(folder: Path, workspace: Path) -> list[KernelCost]:
     panels = [make_panel(quality, scale, (0.0, 0.0))] * len(sheet.detectors)
     note("quality plots, a detector's share", lambda: draw_quality(out / "q.png", panels, "kernel", "mag"))
     costs[-1] = dataclasses.replace(costs[-1], cpu_s=costs[-1].cpu_s / len(sheet.detectors))
-    mef = open_mef(path)
-    mef.close()
     return costs
 
 
-def stack_kernels(folder: Path, workspace: Path, stack: Path) -> list[KernelCost]:
+def stack_kernels(workspace: Path, stack: Path) -> list[KernelCost]:
     """Time resampling, combination and writing on frames like those of the stack."""
-    from spica.algorithms.frame import choose_frame
-    from spica.algorithms.resample import pixel_map_from_wcs, resample
-    from spica.algorithms.stack import combine_clipped
-    from spica.files.checksum import sha256_file
-    from spica.files.header import NO_CARDS
-    from spica.files.head import read_head
-    from spica.files.mef import open_mef, write_image
-    from spica.files.wcs import footprint_polygon, read_wcs
 
-    del folder
     head = sorted((workspace / "jobs").rglob("*.head"))[0]
     wcs = read_wcs(read_head(head)[0])
     mef = open_mef(stack)
@@ -179,7 +175,7 @@ def stack_kernels(folder: Path, workspace: Path, stack: Path) -> list[KernelCost
 def main() -> None:
     """Print the costs as JSON."""
     folder, workspace, stack = (Path(a) for a in sys.argv[1:4])
-    costs = [*detector_kernels(folder, workspace), *stack_kernels(folder, workspace, stack)]
+    costs = [*detector_kernels(folder, workspace), *stack_kernels(workspace, stack)]
     costs.append(KernelCost("start Python and import", import_cost(), 0.0, 0.0))
     json.dump([dataclasses.asdict(c) for c in costs], sys.stdout)
 

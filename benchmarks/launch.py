@@ -1,4 +1,4 @@
-"""Runs commands, some at a time, and tells what each cost: a plan in JSON on standard input, the costs on standard output.
+"""Runs commands, some at a time, and tells what each cost: a JSON plan on standard input, costs on standard output.
 
 It is started as a process of its own that imports next to nothing: Linux counts the memory of the process that forks
 into the peak of the one that it starts, so a large parent would hide the memory of a small child.
@@ -8,9 +8,10 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 
-def start(command):
+def start(command: dict[str, Any]) -> int:
     """Start one command of the plan, its output to its log; return its pid."""
     pid = os.fork()
     if pid:
@@ -26,10 +27,11 @@ def start(command):
     os._exit(127)
 
 
-def run(plan):
+def run(plan: dict[str, Any]) -> dict[str, Any]:
     """Run all commands, `slots` at a time; return wall seconds of all, and code, CPU seconds and peak MB of each."""
-    waiting, running = list(enumerate(plan["commands"])), {}
-    costs = [None] * len(waiting)
+    waiting = list(enumerate(plan["commands"]))
+    running: dict[int, tuple[int, float]] = {}
+    costs: list[dict[str, float]] = [{}] * len(waiting)
     begun = time.monotonic()
     while waiting or running:
         while waiting and len(running) < plan["slots"]:

@@ -42,7 +42,7 @@ def total(costs: Sequence[Cost]) -> Cost:
 
 
 def cheapest(costs: Sequence[Cost]) -> Cost:
-    """Return the least seconds and the highest memory of repeated runs: what other work on the machine adds is left out."""
+    """Return the least seconds and the highest memory of repeated runs; other work on the machine only adds."""
     return Cost(min(c.wall_s for c in costs), min(c.cpu_s for c in costs), max(c.peak_mb for c in costs))
 
 

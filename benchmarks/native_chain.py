@@ -63,6 +63,8 @@ def find_jobs(workspace: Path) -> list[Job]:
     while job_folder(root, number).is_dir():
         attempt = attempt_folder(root, number, 1)
         result = read_result(attempt)
+        if result is None or not result.done:
+            raise RuntimeError(f"job {number} has no whole result; look at its log in {attempt}")
         jobs.append(Job(number, result.kind, job_folder(root, number), result))
         number += 1
     return jobs

@@ -97,8 +97,8 @@ def _stages(m: Measured) -> list[str]:
         "peak MB",
     )
     text = (
-        "The native column stands first, then AstrOmatic's, then their ratio (below 1: native is faster). `assess` also verifies, "
-        "finds cosmic rays, trails and bad columns, fits the point spread function, writes weight maps, previews and "
+        "The native column stands first, then AstrOmatic's, then their ratio (below 1: native is faster). `assess` also "
+        "verifies, finds cosmic rays, trails and bad columns, fits the point spread function, writes weight maps, previews and "
         "plots; `quality` and `deliver` have no counterpart. The whole includes database, daemon, intake and harvest."
     )
     peak = ours["stack"].peak_mb
@@ -168,7 +168,7 @@ def _kernels(m: Measured) -> list[str]:
         rows.append([k.name, f"{1000 * k.cpu_s:.1f}", f"{per_pixel:.1f}", copies])
     headings = ("kernel, one thread", "CPU ms", "ns a pixel", "copies of the pixels")
     text = (
-        "CPU time on one detector (resampling: one plane; combination: a cube of eight; writing: the stack). The last column "
-        "is the time in units of copying the same pixels in memory, the floor of anything that reads and writes them once."
+        "CPU time on one detector (resampling: one plane; combination: a cube of eight; writing: the stack). The last "
+        "column is the time in units of copying the same pixels in memory, the floor of all that reads and writes them."
     )
     return ["## Kernels", "", text, "", *_table(headings, rows)]

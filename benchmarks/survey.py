@@ -27,7 +27,7 @@ class Size:
 
 
 def make_survey(folder: Path, size: Size) -> tuple[SurveyTruth, list[Path]]:
-    """Simulate the exposures into `folder/incoming`, their truth into `folder/truth`; take them where they are there."""
+    """Simulate the exposures into `folder/incoming`, their truth into `folder/truth`, where they are not there yet."""
     incoming, place = folder / "incoming", folder / "truth"
     if not (place / "survey.json").is_file():
         parameters = SurveyParameters(

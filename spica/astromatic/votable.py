@@ -80,6 +80,8 @@ def read_report(path: Path, tool: str) -> Report:
         root = fromstring("".join(c if c in "\t\n\r" or c >= " " else " " for c in text))
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise DataError(f"the report of {tool} cannot be read ({error}); look at {path.name}") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
     tables = tuple(_table(one) for one in root.iter("TABLE"))
     found = [t for t in tables if t.name == "Warnings" and "Msg" in t.fields]
     warnings = tuple(t.text(i, "Msg") for t in found for i in range(len(t.rows)))

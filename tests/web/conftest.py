@@ -221,7 +221,7 @@ class Builder:
         seeing = float(0.55 + rng.gamma(3.0, 0.14))
         measures = DetectorMeasures(
             None, seeing, seeing / SCALE_ARCSEC, float(abs(rng.normal(0.045, 0.02))), 34.0, 3.1, 1.04, float(rng.normal(310, 25)),
-            float(rng.normal(6.2, 0.3)), float(24.6 - 0.9 * (seeing - 0.7) + rng.normal(0, 0.08)), 110.0, 5200, int(rng.integers(380, 700)),
+            float(rng.normal(6.2, 0.3)), float(24.6 - 0.9 * (seeing - 0.7) + rng.normal(0, 0.08)), 1310.0, 5200, int(rng.integers(380, 700)),
             0.0004, 0.0011, 0.0123, int(rng.random() < 0.2),
         )  # fmt: skip
         parts = tuple(dataclasses.replace(measures, detector=i, seeing_arcsec=seeing + float(rng.normal(0, 0.02))) for i in range(4))

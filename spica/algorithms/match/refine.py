@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from spica.algorithms.match.lists import MatchParameters, PatternMatch, StarLists
 from spica.algorithms.match.vote import Trial
@@ -97,7 +97,7 @@ def _judge_pairs(
     chance = 1.0 - np.exp(-n_detections * np.pi * radius**2 / max(area, 1e-9))
     n_trialled = min(n_field, n_detections)
     surplus = pairs.shape[0] - FREE_MATCHES
-    false_alarm = float(min(binom.sf(surplus - 1, max(n_field, 1), chance) * n_trials, 1.0)) if surplus > 0 else 1.0
+    false_alarm = float(min(bdtrc(surplus - 1, max(n_field, 1), chance) * n_trials, 1.0)) if surplus > 0 else 1.0
     n_chance = float(n_field * chance)
     parity = 1 if np.linalg.det(matrix) > 0 else -1
     return PatternMatch(

@@ -87,6 +87,7 @@ class SkyShape:
 
     id: int
     name: str
+    object: str | None
     kind: str
     state: str
     grade: str | None
@@ -241,7 +242,9 @@ def _shape(i: ImageRow, grade: Grade | None, polygons: tuple[Polygon, ...]) -> S
     assert i.ra_deg is not None
     assert i.dec_deg is not None
     letter = grade.value if grade else None
-    return SkyShape(i.id, i.name, i.kind.value, i.state.value, letter, i.ra_deg, i.dec_deg, i.radius_deg, polygons)
+    return SkyShape(
+        i.id, i.name, i.object, i.kind.value, i.state.value, letter, i.ra_deg, i.dec_deg, i.radius_deg, polygons
+    )
 
 
 def _polygons(session: Session, ids: list[int]) -> dict[int, tuple[Polygon, ...]]:

@@ -84,5 +84,5 @@ def _box(n: GraphNode, x: float, y: float) -> str:
         f'<a class="job s{escape(n.state)}" href="/jobs/{n.id}" data-live="job:{n.id}"><title>{escape(n.note)}</title>'
         f'<rect x="{x:.0f}" y="{y:.0f}" width="{BOX_W:.0f}" height="{BOX_H:.0f}" rx="4"/>'
         f'<text x="{x + 12:.0f}" y="{y + 17:.0f}">{escape(n.kind)} <tspan class="dim">{n.id}</tspan></text>'
-        f'<text class="state" x="{x + 12:.0f}" y="{y + 32:.0f}">{escape(n.state.lower())}</text></a>'
+        f'<text class="st" x="{x + 12:.0f}" y="{y + 32:.0f}">{escape(n.state.lower())}</text></a>'
     )

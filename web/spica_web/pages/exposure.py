@@ -43,7 +43,7 @@ COLUMNS = (
     _column("night", "night", number=False),
     _column("exptime", "exposure", "s"),
     _column("airmass", "airmass", wide=True),
-    _column("seeing", "seeing", "″"),
+    _column("seeing", "seeing", "arcsec"),
     _column("ellipticity", "ellipticity"),
     _column("background", "background", "ADU", wide=True),
     _column("limiting_mag", "depth", "mag"),

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from markupsafe import Markup
 
 from spica.db.overview import list_nodes, list_stacks
 from spica.db.pages.survey import (
@@ -27,7 +26,7 @@ from spica.db.pages.survey import (
 from spica.db.tables.image import ImageRow
 from spica.model.overview import NodeEntry, StackEntry
 from spica_web.deps import Viewer, site_of
-from spica_web.draw.sky import draw_sky
+from spica_web.draw.sky import SkyChart, draw_sky
 from spica_web.render import Page, render
 
 router = APIRouter()
@@ -47,7 +46,7 @@ class HomePage(Page):
     jobs: JobCounts
     nodes: list[NodeEntry]
     stacks: list[StackEntry]
-    sky: Markup
+    sky: list[SkyChart]
     folder: str
 
 

@@ -46,7 +46,7 @@ _NEEDS = {
     "cancel": ARROWS[Arrow.CANCEL].sources,
 }
 CURES = {
-    "data": "look at the exposures named below; a rule or `--set` can leave them out, then retry",
+    "data": "look at the exposures named below; a rule can leave them out, then retry",
     "recipe": "correct the recipe, then plan again: spica schedule … --recipe FILE",
     "conflict": "the world moved: retry, or plan again",
     "transient": "something outside is away: mend it, then retry",

@@ -39,7 +39,7 @@ class _Kind:
 
 
 KINDS = {
-    "seeing_arcsec": _Kind("seeing", "″", 2, "FWHM of a Moffat fit to stars, median over detectors"),
+    "seeing_arcsec": _Kind("seeing", "arcsec", 2, "FWHM of a Moffat fit to stars, median over detectors"),
     "ellipticity": _Kind("ellipticity", "", 3, "1 − b/a of stars, median over detectors"),
     "limiting_mag": _Kind("depth", "mag", 2, "limiting magnitude: 5 sigma in an aperture of 2 arcsec diameter"),
     "zero_point_mag": _Kind("zero point", "mag", 3, "magnitude of 1 ADU/s (of 1 ADU in a stack)"),

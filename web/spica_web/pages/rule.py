@@ -5,22 +5,27 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import ColumnElement, and_, func, not_
 from sqlalchemy.orm import Session
 
 from spica.db.overview import list_images
 from spica.db.pages.image import Facets, count_images, first_ids, read_facets, sum_exptime
+from spica.db.person import audit
 from spica.db.selection import Judged, compile_rule, judge
 from spica.db.tables.image import ImageRow
-from spica.model.errors import RecipeError
-from spica.model.image import FrameType, ImageKind, ImageState
+from spica.files.workspace import Workspace
+from spica.model.association import Mode
+from spica.model.errors import RecipeError, UsageError
+from spica.model.image import FrameType, ImageKind, ImageState, normalise_object
 from spica.model.overview import ImageEntry
-from spica.model.selection import DEFAULT_RULE, FIELDS, Field, Rule, format_rule, parse_rule
-from spica_web.deps import Viewer, site_of
+from spica.model.recipe import Recipe, read_recipe
+from spica.model.selection import DEFAULT_RULE, FIELDS, Field, Rule, format_rule, list_names, parse_rule
+from spica.scheduling.select import Scheduled, Wish, schedule
+from spica_web.deps import Operator, Viewer, site_of
 from spica_web.query import ImageQuery, RuleFault, fault_of, read_query
 from spica_web.render import Page, render
 
@@ -162,3 +167,59 @@ def command_line(query: ImageQuery) -> str:
     words += ["--object", query.object] if query.object else []
     words += ["--filter", query.filter] if query.filter else []
     return shlex.join(words)
+
+
+# Planning -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PlannedPage(Page):
+    """What planning by a rule made, or would make."""
+
+    template: ClassVar[str] = "planned.html"
+    title: str
+    nav: str
+    rule: str
+    mode: str
+    object: str
+    filter: str
+    done: Scheduled
+    dry: bool
+
+
+@router.post("/rules/plan", response_class=HTMLResponse)
+def plan_by_rule(
+    request: Request,
+    person: Operator,
+    rule: Annotated[str, Form(max_length=10_000)],
+    mode: Annotated[Literal["survey", "single"], Form()] = "survey",
+    object: Annotated[str, Form(max_length=500)] = "",
+    filter: Annotated[str, Form(max_length=100)] = "",
+    dry: Annotated[bool, Form()] = False,
+) -> Response:
+    """Plan stacks (or calibrated copies) of what a rule takes; or show what would be planned."""
+    site = site_of(request)
+    if list_names(parse_rule(rule)):
+        raise UsageError("lists lie in files of the command line's host; use spica schedule --images FILE there")
+    wish = Wish(
+        mode=Mode(mode),
+        rule=rule,
+        object_key=normalise_object(object, site.workspace.object_aliases) if object else None,
+        filter=filter or None,
+        person_id=person.id,
+    )
+    done = schedule(site.database, site.workspace, wish, own_recipe(site.workspace), dry_run=dry)
+    if not dry:
+        with site.database.begin() as session:
+            for planned in done.plans:
+                audit(session, person.id, "plan", f"plan:{planned.plan}", rule)
+        if len(done.plans) == 1 and not done.known:
+            return RedirectResponse(f"/plans/{done.plans[0].plan}", status_code=303)
+    title = "What would be planned" if dry else "Planned"
+    return render(request, PlannedPage(title, "rules", rule, mode, object, filter, done, dry))
+
+
+def own_recipe(workspace: Workspace) -> Recipe:
+    """Return the recipe of the workspace: its `default.toml` over the shipped defaults."""
+    default = workspace.recipes_folder / "default.toml"
+    return read_recipe([default] if default.is_file() else [], [])
