@@ -11,7 +11,6 @@ from pathlib import Path
 
 from benchmarks.measure import Command, Cost, run_stage
 from spica.files.jobfolder import INPUTS, REQUEST, attempt_folder, job_folder, read_result
-from spica.files.workspace import init_workspace
 from spica.model.job import JobKind, Result
 
 STAGES = (JobKind.ASSESS, JobKind.ASTROMETRY, JobKind.STACK, JobKind.QUALITY, JobKind.CATALOGUE, JobKind.DELIVER)
@@ -42,7 +41,8 @@ def prepare_workspace(folder: Path, reference: Path, slots: int) -> Path:
     """Make an empty workspace with its reference catalogue, and compile the kernels where they are not yet."""
     if folder.exists():
         shutil.rmtree(folder)
-    init_workspace(folder)
+    folder.mkdir(parents=True)
+    _spica(folder, ["init", str(folder)], "init")
     config = folder / "spica.toml"
     config.write_text(config.read_text(encoding="utf-8").replace("# slots = 0", f"slots = {slots}"), encoding="utf-8")
     _spica(folder, ["warm"], "warm")

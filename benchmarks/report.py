@@ -98,8 +98,9 @@ def _stages(m: Measured) -> list[str]:
     )
     text = (
         "The native column stands first, then AstrOmatic's, then their ratio (below 1: native is faster). `assess` also "
-        "verifies, finds cosmic rays, trails and bad columns, fits the point spread function, writes weight maps, previews and "
-        "plots; `quality` and `deliver` have no counterpart. The whole includes database, daemon, intake and harvest."
+        "verifies, finds cosmic rays, trails and bad columns, fits the point spread function, writes weight maps, "
+        "previews and plots; `quality` and `deliver` have no counterpart. The whole includes database, daemon, intake and "
+        "harvest."
     )
     peak = ours["stack"].peak_mb
     verdict = "met" if peak <= MEMORY_GOAL_MB else "missed"

@@ -105,9 +105,9 @@ def _harvest_success(field: Field, ended: Ended, result: Result) -> JobState:
     records = [read_record(r) for r in result.records]
     exposures = [r for r in records if isinstance(r, ExposureRecord)]
     instruments = _instruments(field.database, records, result)
+    place_deliveries(field.workspace, field.folder, [r for r in records if isinstance(r, DeliveryRecord)])
     products = place_products(field.workspace, field.folder, field.claimed.kind, result.products, instruments)
     placed = place_exposures(field.workspace, field.folder, exposures)
-    place_deliveries(field.workspace, field.folder, [r for r in records if isinstance(r, DeliveryRecord)])
     log = _read_log(field.folder)
     with field.database.begin() as session:
         context = _context(session, field, result, _file_rows(session, field.node_id, products))

@@ -12,7 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from spica.files.checksum import place_file, sync_folder, verify_sha256
 from spica.files.jobfolder import read_inputs
@@ -68,7 +68,7 @@ def disk_errors() -> Iterator[None]:
 def place_products(
     workspace: Workspace, attempt: Path, kind: str, products: Sequence[ProductRef], instruments: Mapping[str, str]
 ) -> tuple[Placed, ...]:
-    """Link or copy the products of an attempt to their places below `data`.
+    """Link or copy the products of an attempt to their places below `data`; delivered files lie in `outgoing` already.
 
     Parameters
     ----------
@@ -84,6 +84,10 @@ def place_products(
     placed = []
     with disk_errors():
         for p in products:
+            if p.role == Role.DELIVERED:
+                relative = PurePosixPath(p.path).relative_to(OUTGOING).as_posix()
+                placed.append(Placed(p, OUTGOING, relative, workspace.place(OUTGOING, relative)))
+                continue
             source = place_below(attempt, p.path)
             relative = product_place(instruments.get(p.item or ""), kind, p.name, p.sha256)
             target = workspace.place("data", relative)

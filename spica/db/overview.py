@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from spica.db.tables.file import FileRow, LocationRow, NodeRow
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
-from spica.db.tables.job import AttemptRow, JobRow, SelectionMemberRow
+from spica.db.tables.job import AttemptRow, JobRow, PlanRow, SelectionMemberRow
 from spica.db.tables.product import DeliveryRow, ProductRow, StackRow
 from spica.db.tables.quality import SolutionRow
 from spica.files.jobfolder import attempt_folder, job_folder
@@ -194,8 +194,6 @@ def stale_stacks(session: Session, ids: Sequence[int]) -> set[int]:
 
     Today's members of the rule are not evaluated here; `spica.scheduling.select` does that for one stack.
     """
-    from spica.db.tables.job import PlanRow
-
     query = (
         select(ImageRow.id)
         .join(PlanRow, PlanRow.id == ImageRow.plan_id)

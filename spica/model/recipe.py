@@ -82,7 +82,9 @@ class AstrometrySection:
         "reference rms beyond which the solution fails; 0: a fifth of the seeing or 0.5 pixel, the larger",
         low=0,
     )
-    position_floor_mas: float = parameter(1.0, "mas", "systematic floor of positional errors; at least 0.01 pixel", low=0, high=1000)
+    position_floor_mas: float = parameter(
+        1.0, "mas", "systematic floor of positional errors; at least 0.01 pixel", low=0, high=1000
+    )
     proper_motion: bool = parameter(True, "-", "move the reference to the epoch of the exposures")
 
 

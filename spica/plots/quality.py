@@ -75,6 +75,8 @@ def _draw_psf(fig: Any, axis: Any, panels: Sequence[DetectorPanel]) -> None:
 
 
 def _draw_whiskers(axis: Any, panels: Sequence[DetectorPanel]) -> None:
+    from matplotlib.collections import LineCollection
+
     x, y = _all(panels, "star_x_arcsec"), _all(panels, "star_y_arcsec")
     e, theta = _all(panels, "star_ellipticity"), np.radians(_all(panels, "star_theta_deg"))
     _frame(axis, panels, "ellipticity whiskers (bar: 0.1)")
@@ -82,7 +84,8 @@ def _draw_whiskers(axis: Any, panels: Sequence[DetectorPanel]) -> None:
         bounds = np.array([p.extent_arcsec for p in panels])
         unit = 0.12 * float(np.ptp(bounds[:, :2])) / 0.1
         dx, dy = 0.5 * unit * e * np.cos(theta) * 0.4, 0.5 * unit * e * np.sin(theta) * 0.4
-        axis.plot(np.vstack([x - dx, x + dx]), np.vstack([y - dy, y + dy]), color="#5aa9ff", lw=0.8)
+        ends = np.stack([np.column_stack([x - dx, y - dy]), np.column_stack([x + dx, y + dy])], axis=1)
+        axis.add_collection(LineCollection(ends, colors="#5aa9ff", linewidths=0.8, capstyle="projecting", zorder=2))
         left, bottom = bounds[:, 0].min(), bounds[:, 2].min()
         axis.plot([left, left + 0.1 * unit * 0.4], [bottom, bottom], color="#f2b84b", lw=3)
 

@@ -105,6 +105,7 @@ def take_in(
 ) -> IntakeReport:
     """Register new content and plan its assessment; one transaction for all rows and jobs."""
     report = IntakeReport()
+    workspace.save_roots()
     found = hash_files(find_files(paths), report, progress)
     with database.begin() as session:
         node_id = know_node(session, workspace.node)

@@ -11,8 +11,10 @@ from sqlalchemy import BigInteger, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from spica.db.engine import notify
+from spica.db.tables.image import ImageRow
 from spica.db.tables.job import JobEdgeRow, JobEventRow, JobRow
 from spica.model.errors import ConflictError
+from spica.model.image import ImageKind, ImageState
 from spica.model.job import ARROWS, DEAD, ENDED, Arrow, EdgeKind, JobState
 
 
@@ -126,6 +128,32 @@ def draw(session: Session, job: Locked, arrow: Arrow, target: JobState, cause: C
     if len(moved) != 1:
         raise ConflictError(f"job {job.id} has moved meanwhile; look at it and ask again")
     record_event(session, job.id, arrow, job.state, target, cause)
+    _follow(session, job.id, target)
+
+
+FOLLOWING: dict[JobState, tuple[tuple[ImageState, ...], ImageState]] = {
+    JobState.RUNNING: ((ImageState.PLANNED, ImageState.FAILED), ImageState.RUNNING),
+    JobState.FAILED: ((ImageState.PLANNED, ImageState.RUNNING), ImageState.FAILED),
+    JobState.CANCELLED: ((ImageState.PLANNED, ImageState.RUNNING), ImageState.FAILED),
+    JobState.PRUNED: ((ImageState.PLANNED, ImageState.RUNNING), ImageState.FAILED),
+    JobState.READY: ((ImageState.FAILED,), ImageState.PLANNED),
+    JobState.WAITING: ((ImageState.FAILED,), ImageState.PLANNED),
+}
+"""States of a stack or calibrated copy that follow its jobs until it is made: from which, to which."""
+
+
+def _follow(session: Session, job_id: int, target: JobState) -> None:
+    """Let the image that a job makes follow it; one that was made stays so."""
+    if target not in FOLLOWING:
+        return
+    sources, state = FOLLOWING[target]
+    made_by = select(JobRow.image_id).where(JobRow.id == job_id).scalar_subquery()
+    session.execute(
+        update(ImageRow)
+        .where(ImageRow.id == made_by, ImageRow.kind != ImageKind.EXPOSURE, ImageRow.state.in_(sources))
+        .values(state=state)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def refusal(job: Locked, arrow: Arrow) -> ConflictError:
