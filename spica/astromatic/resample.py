@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spica.astromatic.tools import SWARP, OptionValue, command_line
+from spica.astromatic.tools import SWARP, Options, command_line
 from spica.files.head import write_head
 from spica.files.header import HeaderCards, make_cards
 from spica.files.mef import open_mef, write_image
@@ -51,7 +51,7 @@ class PlaneInput:
 
 def swarp_line(rules: CombineRules, time_limit_s: int) -> str:
     """Return the line of a script that resamples and combines."""
-    options: tuple[tuple[str, OptionValue], ...] = (
+    options: Options = (
         ("IMAGEOUT_NAME", IMAGE_FILE),
         ("WEIGHTOUT_NAME", WEIGHT_FILE),
         ("HEADER_SUFFIX", ".head"),

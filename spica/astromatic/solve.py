@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spica.algorithms.astrometry import DetectorSolution
-from spica.algorithms.astrometry.tpv import PV_COUNT, PV_POWERS
-from spica.astromatic.tools import SCAMP, OptionValue, command_line, write_config
+from spica.algorithms.astrometry import DetectorSolution, pixel_to_sky
+from spica.algorithms.astrometry.tpv import PV_COUNT, PV_POWERS, linear_and_polynomial, monomials
+from spica.algorithms.skymap import tangent_project
+from spica.astromatic.tools import SCAMP, Options, command_line, find_line, write_config
 from spica.files.catalogue import to_sextractor
 from spica.files.head import read_head
 from spica.files.header import HeaderCards, make_cards
@@ -21,6 +22,7 @@ from spica.model.errors import DataError
 
 REFERENCE_FILE, CONFIG_FILE, LIST_FILE = "reference.ldac", "scamp.conf", "catalogues.list"
 XML_FILE, STEM = "scamp.xml", "scamp"
+REFINE_XML_FILE, REFINE_STEM = "scamp-refine.xml", "scamp-refine"
 COLUMNS = (
     *("XWIN_IMAGE", "YWIN_IMAGE", "ERRAWIN_IMAGE", "ERRBWIN_IMAGE", "ERRTHETAWIN_IMAGE"),
     *("FLUX_AUTO", "FLUXERR_AUTO", "FLUX_RADIUS", "ELONGATION", "SNR_WIN", "FLAGS"),
@@ -29,6 +31,7 @@ PLOTS = ("FGROUPS", "DISTORTION", "ASTR_REFERROR2D", "ASTR_INTERROR2D")
 PLOT_STEMS = ("scamp_fields", "scamp_distortion", "scamp_reference", "scamp_internal")
 HIGH_SNR = 50.0
 BASE_RESOLUTION_ARCSEC = 0.5
+REFINE_RADIUS_ARCSEC = 0.2
 MAX_CORRELATION_PIX = 4096
 PLPLOT_DRIVERS = ("/usr/lib", "/usr/local/lib", "/usr/lib64")
 
@@ -79,9 +82,13 @@ class ExposureInput:
     detectors: tuple[DetectorInput, ...]
 
 
-def scamp_line(rules: SolveRules, time_limit_s: int) -> str:
-    """Return the line of a script that solves the ensemble."""
-    options: tuple[tuple[str, OptionValue], ...] = (
+def scamp_lines(rules: SolveRules, time_limit_s: int) -> tuple[str, ...]:
+    """Return the lines of a script that solve the ensemble in two runs.
+
+    The first finds the pattern and a solution, which its wide radius lets wrong pairs into (up to 30 mas at the edges
+    of crowded detectors); the second starts from it and pairs within a narrow one (`write_scamp_config`).
+    """
+    common: Options = (
         ("ASTREF_CATALOG", "FILE"),
         ("ASTREFCAT_NAME", REFERENCE_FILE),
         ("ASTREFCENT_KEYS", ("X_WORLD", "Y_WORLD")),
@@ -89,17 +96,34 @@ def scamp_line(rules: SolveRules, time_limit_s: int) -> str:
         ("ASTREFMAG_KEY", "MAG"),
         ("ASTREFMAGERR_KEY", "MAGERR"),
         ("ASTREFOBSDATE_KEY", "OBSDATE"),
-        ("MOSAIC_TYPE", "FIX_FOCALPLANE"),
         ("STABILITY_TYPE", "INSTRUMENT" if rules.share_distortion else "EXPOSURE"),
         ("DISTORT_DEGREES", rules.degree),
-        ("CROSSID_RADIUS", rules.match_radius_arcsec),
         ("SN_THRESHOLDS", (rules.min_snr, max(HIGH_SNR, rules.min_snr))),
         ("ASTRACCURACY_TYPE", "SIGMA-ARCSEC"),
         ("PIXSCALE_MAXERR", 1.05),
         ("NTHREADS", rules.threads),
+    )
+    find: Options = (
+        ("MATCH", True),
+        ("MOSAIC_TYPE", "FIX_FOCALPLANE"),
+        ("CROSSID_RADIUS", rules.match_radius_arcsec),
+        ("AHEADER_SUFFIX", ".none"),
+        ("HEADER_SUFFIX", ".ahead"),
+        ("CHECKPLOT_DEV", "NULL"),
+        ("CHECKPLOT_TYPE", "NONE"),
         ("XML_NAME", XML_FILE),
     )
-    return command_line(SCAMP, (f"@{LIST_FILE}", "-c", CONFIG_FILE), options, STEM, time_limit_s)
+    refine: Options = (
+        ("MATCH", False),
+        ("MOSAIC_TYPE", "UNCHANGED"),
+        ("AHEADER_SUFFIX", ".ahead"),
+        ("HEADER_SUFFIX", ".head"),
+        ("XML_NAME", REFINE_XML_FILE),
+    )
+    files = (f"@{LIST_FILE}", "-c", CONFIG_FILE)
+    first = command_line(SCAMP, files, common + find, STEM, time_limit_s)
+    second = command_line(SCAMP, files, common + refine, REFINE_STEM, time_limit_s)
+    return find_line(SCAMP), first, f"if [ ! -e {STEM}.exit ]; then\n  {second}\nfi"
 
 
 def exposure_stem(index: int) -> str:
@@ -152,7 +176,7 @@ def _finite(sources: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def write_scamp_config(folder: Path, search: Search, plots: bool) -> None:
-    """Write what is known only from the exposures: the search, its resolution, and the plots this node can draw.
+    """Write what is known only from the exposures: the search, its resolution, and the plots of the second run.
 
     The correlation image of the search has 2 radius / resolution pixels a side, which is kept to a few thousand.
     """
@@ -160,7 +184,7 @@ def write_scamp_config(folder: Path, search: Search, plots: bool) -> None:
     resolution = max(base, 120.0 * search.radius_arcmin / MAX_CORRELATION_PIX)
     fit_mask = "0x00f8" if search.use_flagged else "0x00fe"
     drawn = plots and can_plot()
-    drawing: tuple[tuple[str, OptionValue], ...] = (
+    drawing: Options = (
         ("CHECKPLOT_DEV", "PNG" if drawn else "NULL"),
         ("CHECKPLOT_TYPE", PLOTS if drawn else "NONE"),
         ("CHECKPLOT_NAME", PLOT_STEMS if drawn else "none"),
@@ -169,7 +193,7 @@ def write_scamp_config(folder: Path, search: Search, plots: bool) -> None:
     write_config(
         folder / CONFIG_FILE,
         (
-            ("MATCH", True),
+            ("CROSSID_RADIUS", round(max(REFINE_RADIUS_ARCSEC, search.pixel_scale_arcsec), 4)),
             ("POSITION_MAXERR", round(search.radius_arcmin, 4)),
             ("POSANGLE_MAXERR", 5.0),
             ("MATCH_RESOL", round(resolution, 4)),
@@ -182,9 +206,7 @@ def write_scamp_config(folder: Path, search: Search, plots: bool) -> None:
             ("PHOT_FLAGSMASK", fit_mask),
             ("ASTR_ACCURACY", round(search.position_floor_arcsec, 6)),
             ("ELLIPTICITY_MAX", 0.5),
-            ("AHEADER_SUFFIX", ".noahead"),
-            ("AHEADER_GLOBAL", "none.noahead"),
-            ("HEADER_SUFFIX", ".head"),
+            ("AHEADER_GLOBAL", "global.none"),
             ("WRITE_XML", True),
             ("XSL_URL", "none"),
             ("VERBOSE_TYPE", "QUIET"),
@@ -237,7 +259,7 @@ def _solution(
     kinds = tuple(str(header.get(f"CTYPE{i}", "")).strip() for i in (1, 2))
     if kinds not in (("RA---TAN", "DEC--TAN"), ("RA---TPV", "DEC--TPV")):
         raise DataError(f"scamp wrote axes {' '.join(kinds)} where TAN or TPV is known; look at the .head file")
-    return DetectorSolution(
+    solution = DetectorSolution(
         exposure=exposure,
         instrument=instrument,
         detector=detector,
@@ -251,6 +273,26 @@ def _solution(
         pv1=_terms(header, 1),
         pv2=_terms(header, 2),
     )
+    return centred(solution)
+
+
+def centred(solution: DetectorSolution) -> DetectorSolution:
+    """Return the same map with its linear part tangent at the detector's centre, as our own solutions are written.
+
+    SCAMP's linear part is that at its reference pixel, often off the detector, so that its CD matrix would not tell
+    the detector's pixel scale. The map is a polynomial of the pixels; its coefficients follow from a grid, exactly.
+    """
+    powers = [PV_POWERS[k] for k in PV_POWERS if solution.pv1[k] != 0.0 or solution.pv2[k] != 0.0]
+    degree = max(1, *(i + j for i, j in powers))
+    centre = (0.5 * (solution.width_pix - 1), 0.5 * (solution.height_pix - 1))
+    half = 0.5 * max(solution.width_pix, solution.height_pix)
+    qx, qy = (axis.ravel() for axis in np.meshgrid(np.linspace(-1.0, 1.0, 9), np.linspace(-1.0, 1.0, 9)))
+    ra, dec = pixel_to_sky(solution, centre[0] + half * qx, centre[1] + half * qy)
+    plane = np.stack(tangent_project(ra, dec, solution.crval_ra_deg, solution.crval_dec_deg), axis=1)
+    design = np.stack([qx**i * qy**j for i, j in monomials(degree)], axis=1)
+    terms = np.linalg.lstsq(design, plane, rcond=None)[0]
+    cd, crpix, pv1, pv2 = linear_and_polynomial(terms, degree, centre, half)
+    return replace(solution, cd_deg_per_pix=cd, crpix_x_pix=crpix[0], crpix_y_pix=crpix[1], pv1=pv1, pv2=pv2)
 
 
 def _number(header: HeaderCards, keyword: str) -> float:

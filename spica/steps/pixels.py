@@ -17,6 +17,7 @@ from spica.steps.facts import AmplifierSheet, DetectorSheet, FactsSheet, Section
 
 WEIGHT_STEP = 1.0 / 1000.0
 """Weight maps are stored as 16-bit integers in steps of a thousandth of their median."""
+STRIP_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -106,5 +107,9 @@ def open_weight(path: Path) -> Iterator[list[LazyPixels]]:
 
 def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.int16]:
     """Return a weight map as 16-bit integers; what is usable stays above 0."""
-    steps = np.rint(weight / WEIGHT_STEP)
-    return np.where(weight > 0, np.clip(steps, 1, 32767), 0).astype(np.int16)
+    packed = np.empty(weight.shape, np.int16)
+    for start in range(0, weight.shape[0], STRIP_ROWS):  # strips that stay in the processor's cache
+        part = weight[start : start + STRIP_ROWS]
+        steps = np.clip(np.rint(part / WEIGHT_STEP), 1, 32767)
+        packed[start : start + STRIP_ROWS] = np.where(part > 0, steps, 0)
+    return packed

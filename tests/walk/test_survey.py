@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy import units
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
@@ -146,7 +147,7 @@ def _lonely_stars(truth: Any, band: str) -> tuple[Any, Any, Any]:
     ra, dec = sky.positions_at(truth.exposures[0].plan.epoch_yr)
     mag = sky.mags[band]
     place = SkyCoord(ra, dec, unit="deg")
-    first, second, _, _ = place.search_around_sky(place, 7.0 * __import__("astropy.units").units.arcsec)
+    first, second, _, _ = place.search_around_sky(place, 7.0 * units.arcsec)
     disturbed = np.zeros(len(ra), bool)
     disturbed[first[(first != second) & (mag[second] < mag[first] + 4)]] = True
     good = sky.is_star & (mag > 17) & (mag < 20) & ~disturbed

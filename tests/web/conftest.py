@@ -95,7 +95,9 @@ def sky_picture(rng: np.random.Generator, side: int, seeing: float, trail: bool 
     return png_bytes(make_preview(data, max_size_pix=side))
 
 
-def corners(ra: float, dec: float, half_deg: float, off: tuple[float, float] = (0.0, 0.0)) -> tuple[tuple[float, float], ...]:
+def corners(
+    ra: float, dec: float, half_deg: float, off: tuple[float, float] = (0.0, 0.0)
+) -> tuple[tuple[float, float], ...]:
     """Return a square footprint."""
     c = math.cos(math.radians(dec))
     ra0, dec0 = ra + off[0] / c, dec + off[1]
@@ -125,7 +127,9 @@ class Builder:
         """Return what a job is asked."""
         return Request(kind, "native", to_json(self.recipe), self.recipe.sha256(), label=label)
 
-    def job(self, plan: int | None, kind: str, label: str, parents: tuple[int, ...] = (), image: int | None = None) -> int:
+    def job(
+        self, plan: int | None, kind: str, label: str, parents: tuple[int, ...] = (), image: int | None = None
+    ) -> int:
         """Create a job."""
         number = jobs.reserve_job_ids(self.session, 1)[0]
         script = f'#!/bin/sh\n# {label}\nset -eu\ncd "$1"\nexec "$SPICA_PYTHON" -m spica.steps run --attempt "$1"\n'
@@ -168,7 +172,9 @@ class Builder:
         path = self.workspace.roots["data"] / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        record_product(self.session, ProductRef(role, name, sha, len(content), name, item, None, small, media), file_id, context)
+        record_product(
+            self.session, ProductRef(role, name, sha, len(content), name, item, None, small, media), file_id, context
+        )
         return file_id
 
     # Exposures --------------------------------------------------------------------------------------------------------
@@ -183,7 +189,9 @@ class Builder:
         item = f"file:{file_id}"
         job = self.job(plan, "assess", f"assess {name}")
         claimed, context = self.start(job)
-        header = make_cards([("SIMPLE", True, "standard FITS"), ("OBJECT", object_name, "name of the field"), ("EXPTIME", 300.0, "s")])
+        header = make_cards(
+            [("SIMPLE", True, "standard FITS"), ("OBJECT", object_name, "name of the field"), ("EXPTIME", 300.0, "s")]
+        )
         packed = self.workspace.folder / f"{name}.headers"
         packed.write_bytes(pack_headers([header] + [make_cards([("EXTNAME", f"ccd{i:02d}", "")]) for i in range(4)]))
         context = dataclasses.replace(context, products=(PlacedProduct("headers", item, None, file_id, packed),))
@@ -193,14 +201,20 @@ class Builder:
         preview = self.product(context, "preview", f"{name}.png", picture, item, "image/png")
         self.made.png = preview
         self.product(context, "plot", f"{name}.quality.png", self.pictures[(number + 1) % 3], item, "image/png")
-        self.made.fits = self.product(context, "weight", f"{name}.weight.fits.fz", b"W" * 40000 + name.encode(), item, "application/octet-stream")
-        self.product(context, "catalogue", f"{name}.ldac", b"C" * 9000 + name.encode(), item, "application/octet-stream")
+        self.made.fits = self.product(
+            context, "weight", f"{name}.weight.fits.fz", b"W" * 40000 + name.encode(), item, "application/octet-stream"
+        )
+        self.product(
+            context, "catalogue", f"{name}.ldac", b"C" * 9000 + name.encode(), item, "application/octet-stream"
+        )
         record_outcomes(self.session, [ItemOutcome(item, Outcome.USED)], context)
         self.succeed(claimed, float(self.rng.uniform(8, 30)))
         self.made.exposures.append(image)
         return image
 
-    def _exposure(self, item: str, name: str, night: int, where: tuple[str, float, float, str], centre: tuple[float, float]) -> ExposureRecord:
+    def _exposure(
+        self, item: str, name: str, night: int, where: tuple[str, float, float, str], centre: tuple[float, float]
+    ) -> ExposureRecord:
         half = SIDE_PIX * SCALE_ARCSEC / 3600 / 2
         detectors = tuple(
             DetectorRecord(
@@ -224,7 +238,10 @@ class Builder:
             float(rng.normal(6.2, 0.3)), float(24.6 - 0.9 * (seeing - 0.7) + rng.normal(0, 0.08)), 1310.0, 5200, int(rng.integers(380, 700)),
             0.0004, 0.0011, 0.0123, int(rng.random() < 0.2),
         )  # fmt: skip
-        parts = tuple(dataclasses.replace(measures, detector=i, seeing_arcsec=seeing + float(rng.normal(0, 0.02))) for i in range(4))
+        parts = tuple(
+            dataclasses.replace(measures, detector=i, seeing_arcsec=seeing + float(rng.normal(0, 0.02)))
+            for i in range(4)
+        )
         values: dict[str, float | None] = {limit.measure: getattr(measures, limit.measure) for limit in self.limits}
         machine = grade_by_limits(values, self.limits)
         return [QualityRecord(item, measures, parts), GradeRecord(item, machine.grade, machine.reasons)]
@@ -234,14 +251,18 @@ class Builder:
         file_id, _ = self.file("744099p.fits.fz", b"cut", FileKind.EXPOSURE)
         claimed, context = self.start(self.job(plan, "assess", "assess 744099p"))
         reason = Reason("truncated", "the file ends after 12 of 36 extensions; fetch it again", 12, 36)
-        record_all(self.session, [ExposureRecord(f"file:{file_id}", "744099p", ImageState.REJECTED, (reason,))], context)
+        record_all(
+            self.session, [ExposureRecord(f"file:{file_id}", "744099p", ImageState.REJECTED, (reason,))], context
+        )
         record_outcomes(self.session, [ItemOutcome(f"file:{file_id}", Outcome.LEFT_OUT, None, reason)], context)
         self.succeed(claimed, 1.2)
         return context.images[f"file:{file_id}"]
 
     # Stacks -----------------------------------------------------------------------------------------------------------
 
-    def plan_stack(self, name: str, where: tuple[str, float, float, str], rule: str) -> tuple[int, int, list[int], list[int]]:
+    def plan_stack(
+        self, name: str, where: tuple[str, float, float, str], rule: str
+    ) -> tuple[int, int, list[int], list[int]]:
         """Judge, plan, and make the jobs of a stack; return plan, stack, chosen exposures, and the jobs."""
         key = where[0].replace(" ", "").lower()
         condition = [ImageRow.object_key == key, ImageRow.filter == where[3]]
@@ -255,10 +276,22 @@ class Builder:
             product_hash=hashlib.sha256(name.encode()).hexdigest(), person_id=self.made.people.get("ada"),
         )  # fmt: skip
         stack = plan_image(
-            self.session, kind=ImageKind.STACK, name=name, mode=Mode.SURVEY, plan_id=plan, like=ids, centre_deg=(where[1], where[2])
+            self.session,
+            kind=ImageKind.STACK,
+            name=name,
+            mode=Mode.SURVEY,
+            plan_id=plan,
+            like=ids,
+            centre_deg=(where[1], where[2]),
         )
         made: list[int] = []
-        for kind, needs in (("astrometry", ()), ("stack", (0,)), ("quality", (1,)), ("catalogue", (1,)), ("deliver", (0, 1, 2, 3))):
+        for kind, needs in (
+            ("astrometry", ()),
+            ("stack", (0,)),
+            ("quality", (1,)),
+            ("catalogue", (1,)),
+            ("deliver", (0, 1, 2, 3)),
+        ):
             label = {"astrometry": "solve", "quality": "judge"}.get(kind, kind) + f" {name}"
             made.append(self.job(plan, kind, label, tuple(made[i] for i in needs), stack))
         return plan, stack, ids, made
@@ -280,7 +313,9 @@ class Builder:
         self.product(context, "plot", f"residuals-{job}.png", self.pictures[1], f"image:{ids[0]}", "image/png")
         outcomes = [ItemOutcome(f"image:{i}", Outcome.USED) for i in ids[:-1]]
         few = Reason("few_reference", "too few reference stars: 4 of 6 needed; add a deeper reference catalogue", 4, 6)
-        record_outcomes(self.session, [*outcomes, ItemOutcome(f"image:{ids[-1]}", Outcome.LEFT_OUT, None, few)], context)
+        record_outcomes(
+            self.session, [*outcomes, ItemOutcome(f"image:{ids[-1]}", Outcome.LEFT_OUT, None, few)], context
+        )
         self.succeed(claimed, 41.0)
 
     def stack(self, job: int, stack: int, ids: list[int], name: str) -> None:
@@ -289,7 +324,9 @@ class Builder:
         item = f"image:{stack}"
         content = b"S" * 60000 + name.encode()
         fits = self.product(context, "stack", f"{name}.fits", content, item, "application/octet-stream")
-        self.product(context, "weight", f"{name}.weight.fits.fz", b"w" * 30000 + name.encode(), item, "application/octet-stream")
+        self.product(
+            context, "weight", f"{name}.weight.fits.fz", b"w" * 30000 + name.encode(), item, "application/octet-stream"
+        )
         self.product(context, "preview", f"{name}.png", sky_picture(self.rng, self.side, 0.7), item, "image/png")
         context = dataclasses.replace(context, products=(PlacedProduct("stack", item, None, fits, Path("/dev/null")),))
         share = 1.0 / (len(ids) - 1)
@@ -307,12 +344,18 @@ class Builder:
         """Judge, catalogue and deliver a stack."""
         item = f"image:{stack}"
         claimed, context = self.start(made[2])
-        measures = DetectorMeasures(None, 0.74, 2.47, 0.031, 12.0, 3.3, 1.1, 0.02, 1.9, 26.31, 21.0, 18220, 1910, 0.0, 0.0, 0.031, 0, 30.0)
-        record_all(self.session, [QualityRecord(item, measures, ()), GradeRecord(item, grade_by_limits({}, ()).grade)], context)
+        measures = DetectorMeasures(
+            None, 0.74, 2.47, 0.031, 12.0, 3.3, 1.1, 0.02, 1.9, 26.31, 21.0, 18220, 1910, 0.0, 0.0, 0.031, 0, 30.0
+        )
+        record_all(
+            self.session, [QualityRecord(item, measures, ()), GradeRecord(item, grade_by_limits({}, ()).grade)], context
+        )
         self.product(context, "plot", f"{name}.quality.png", sky_picture(self.rng, self.side, 1.0), item, "image/png")
         self.succeed(claimed, 12.0)
         claimed, context = self.start(made[3])
-        self.product(context, "catalogue", f"{name}.ldac", b"L" * 20000 + name.encode(), item, "application/octet-stream")
+        self.product(
+            context, "catalogue", f"{name}.ldac", b"L" * 20000 + name.encode(), item, "application/octet-stream"
+        )
         self.session.add_all(
             SourceRow(
                 image_id=stack, number=i + 1, healpix=i, ra_deg=324.7 + i / 1e4, dec_deg=57.4 + i / 2e4, x_pix=10.0 * i, y_pix=7.5 * i,
@@ -323,7 +366,9 @@ class Builder:
         )  # fmt: skip
         self.succeed(claimed, 9.0)
         claimed, context = self.start(made[4])
-        self.product(context, "manifest", f"{name}.manifest.json", b'{"format": "spica-manifest/1"}', item, "application/json")
+        self.product(
+            context, "manifest", f"{name}.manifest.json", b'{"format": "spica-manifest/1"}', item, "application/json"
+        )
         delivered = DeliveryRecord(item, name, "c" * 64, (DeliveredFile(f"{name}.fits", "a" * 64, 10),))
         record_all(self.session, [delivered], context)
         self.succeed(claimed, 2.0)
@@ -341,7 +386,9 @@ class Builder:
             end = jobs.AttemptEnd(75, 1.0, None, "transient", f"no space left on /data{i}; free some, then retry")
             jobs.fail(self.session, claimed.attempt_id, claimed.fence, end)
         found["running"] = self.job(None, "assess", "assess 744700p")
-        self.start(found["running"], "read 744700p.fits.fz\n" + "".join(f"progress {i}/36 ccd{i:02d}\n" for i in range(20)))
+        self.start(
+            found["running"], "read 744700p.fits.fz\n" + "".join(f"progress {i}/36 ccd{i:02d}\n" for i in range(20))
+        )
         found["held"] = self.job(None, "assess", "assess 744701p")
         jobs.hold(self.session, found["held"], why="wait for the new flat")
         found["ready"] = self.job(None, "assess", "assess 744702p")
@@ -361,7 +408,10 @@ def exposure_limits() -> tuple[GradeLimits, ...]:
         a, b, c = (getattr(by_grade[g], measure) for g in "ABC")
         if any(v is not None for v in (a, b, c)):
             found.append(GradeLimits(measure, a, b, c, is_high))
-    return tuple(found) or (GradeLimits("seeing_arcsec", 0.9, 1.1, 1.4), GradeLimits("limiting_mag", 24.4, 24.2, 23.8, high=False))
+    return tuple(found) or (
+        GradeLimits("seeing_arcsec", 0.9, 1.1, 1.4),
+        GradeLimits("limiting_mag", 24.4, 24.2, 23.8, high=False),
+    )
 
 
 def fill_survey(session: Session, workspace: Workspace, n: int = 9, side: int = 96, seed: int = 7) -> Survey:
@@ -376,7 +426,9 @@ def fill_survey(session: Session, workspace: Workspace, n: int = 9, side: int = 
     for i in range(n):
         builder.expose(plan, i, FIELDS[i % 3])
     made.rejected = builder.reject(plan)
-    made.plan, made.stack, ids, chain = builder.plan_stack("IC1396-r-1", FIELDS[0], "grade in (A, B, C, D) and ellipticity < 0.07")
+    made.plan, made.stack, ids, chain = builder.plan_stack(
+        "IC1396-r-1", FIELDS[0], "grade in (A, B, C, D) and ellipticity < 0.07"
+    )
     builder.solve(chain[0], ids)
     builder.stack(chain[1], made.stack, ids, "IC1396-r-1")
     builder.finish(chain, made.stack, "IC1396-r-1")

@@ -19,6 +19,8 @@ from spica.algorithms.astrometry import (
 from spica.astromatic.measures import MeasureRules, measure_solution
 from spica.astromatic.solve import REFERENCE_FILE as REFERENCE
 from spica.astromatic.solve import (
+    REFINE_STEM,
+    REFINE_XML_FILE,
     STEM,
     XML_FILE,
     DetectorInput,
@@ -28,11 +30,11 @@ from spica.astromatic.solve import (
     exposure_stem,
     found_plots,
     read_solutions,
-    scamp_line,
+    scamp_lines,
     write_exposures,
     write_scamp_config,
 )
-from spica.astromatic.tools import SCAMP, check_exit, find_line, find_tool
+from spica.astromatic.tools import SCAMP, check_exit, find_tool
 from spica.astromatic.verdict import NO_MATCH, FieldVerdict, judge_fields
 from spica.astromatic.votable import read_report
 from spica.files.checksum import write_atomic
@@ -140,7 +142,7 @@ def tool_lines(request: Request) -> tuple[str, ...]:
         min_snr=a.detection_sigma,
         threads=recipe.resources.threads,
     )
-    return find_line(SCAMP), scamp_line(rules, time_limit_s(request))
+    return scamp_lines(rules, time_limit_s(request))
 
 
 def finish(context: StepContext) -> None:
@@ -150,7 +152,8 @@ def finish(context: StepContext) -> None:
     by_item = {g.item: g for g in given}
     given = [by_item[p.item] for p in planes]
     folder = context.work("")
-    check_exit(SCAMP, folder, STEM, f"{len(given)} exposures")
+    for stem in (STEM, REFINE_STEM):
+        check_exit(SCAMP, folder, stem, f"{len(given)} exposures")
     names = [f"{exposure_stem(i)}.ldac" for i in range(len(given))]
     report = read_report(folder / XML_FILE, "scamp")
     fields = judge_fields(report, names, context.recipe.astrometry.min_reference)
@@ -260,7 +263,8 @@ def _add_products(context: StepContext) -> None:
         target = context.folder / plot.name
         write_atomic(target, plot.read_bytes())
         context.add_product(Role.PLOT, target)
-    add_report(context, folder / XML_FILE, XML_FILE)
+    for name in (XML_FILE, REFINE_XML_FILE):
+        add_report(context, folder / name, name)
 
 
 STEP = Step(kind=JobKind.ASTROMETRY, prepare=prepare, tool_lines=tool_lines, finish=finish)

@@ -19,6 +19,7 @@ from spica.db.pages.survey import SkyShape
 MARGIN = 26.0
 CLUSTER_DEG = 3.0
 MAX_CHARTS = 7
+MANY = 15
 STEPS_DEG = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 Point = tuple[float, float]
@@ -144,7 +145,7 @@ def _zoomed(shapes: Sequence[SkyShape], centre: Point, frame: Frame) -> Markup:
     shift = (frame.width / 2 - scale * (x0 + x1) / 2, frame.height / 2 - scale * (y0 + y1) / 2)
     to = Tangent(centre, frame, scale, shift)
     body = _grid(to) + "".join(_outline(s, to) for s in shapes)
-    return _svg(frame, body, "footprints of exposures and stacks, north up, east left")
+    return _svg(frame, body, "footprints of exposures and stacks, north up, east left", many=len(shapes) > MANY)
 
 
 def _corners(s: SkyShape) -> list[Point]:
@@ -187,7 +188,8 @@ def _grid(to: Tangent) -> str:
     around = [to.inverse(x, y) for x in (0.0, width / 2, width) for y in (0.0, height / 2, height)]
     decs = [d for _, d in around]
     cos_d = max(0.05, math.cos(math.radians(max(abs(d) for d in decs))))
-    ra_step = next((s for s in STEPS_DEG if s >= step / cos_d * 0.99), STEPS_DEG[-1])
+    wide_deg = width / to.scale / cos_d
+    ra_step = next((s for s in STEPS_DEG if wide_deg / s <= 6.5), STEPS_DEG[-1])
     parts = []
     low, high = max(-90.0, min(decs)), min(90.0, max(decs))
     for dec in _multiples(low, high, step):
@@ -275,8 +277,8 @@ def _all_sky(shapes: Sequence[SkyShape], frame: Frame) -> Markup:
     return _svg(frame, body, "the whole sky, right ascension 180 degrees in the middle, east left")
 
 
-def _svg(frame: Frame, body: str, words: str) -> Markup:
+def _svg(frame: Frame, body: str, words: str, *, many: bool = False) -> Markup:
     return Markup(  # noqa: S704  names are escaped where they are written
-        f'<svg class="sky" viewBox="0 0 {frame.width:.0f} {frame.height:.0f}" role="img" aria-label="{words}">'
+        f'<svg class="sky{" many" if many else ""}" viewBox="0 0 {frame.width:.0f} {frame.height:.0f}" role="img" aria-label="{words}">'
         f"{body}</svg>"
     )

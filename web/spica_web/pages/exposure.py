@@ -41,7 +41,7 @@ COLUMNS = (
     _column("object", "object", number=False),
     _column("filter", "filter", number=False),
     _column("night", "night", number=False),
-    _column("exptime", "exposure", "s"),
+    _column("exptime", "exposure", "s", wide=True),
     _column("airmass", "airmass", wide=True),
     _column("seeing", "seeing", "arcsec"),
     _column("ellipticity", "ellipticity"),
