@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spica.plots.figure import figure
 
-MAX_LINES = 34
+MAX_LINES = 46
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class SheetFacts:
 def draw_sheet(path: Path, facts: SheetFacts) -> None:
     """Draw the sheet as PNG or PDF, by the suffix of `path`."""
     with figure(path, 11.0, 7.6, facts.title) as fig:
-        left, right = fig.subplots(1, 2, width_ratios=(1.25, 1.0))
+        left, right = fig.subplots(1, 2, width_ratios=(1.35, 1.0))
+        fig.subplots_adjust(left=0.02, right=0.99, bottom=0.03, top=0.94, wspace=0.04)
         left.axis("off")
         if facts.preview is not None:
             from matplotlib.image import imread
@@ -38,5 +39,5 @@ def draw_sheet(path: Path, facts: SheetFacts) -> None:
         step = 1.0 / max(len(rows), MAX_LINES)
         for i, (name, value) in enumerate(rows):
             y = 1.0 - (i + 0.5) * step
-            right.text(0.0, y, name, fontsize=7.5, va="center", color="#9aa7bb", parse_math=False)
-            right.text(0.42, y, value[:60], fontsize=7.5, va="center", parse_math=False)
+            right.text(0.0, y, name, fontsize=7, va="center", color="#9aa7bb", parse_math=False)
+            right.text(0.42, y, value[:60], fontsize=7, va="center", parse_math=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from spica.db.engine import Database
 from spica.db.file import know_file, know_location
-from spica.db.job import is_input_of_live_job
+from spica.db.job import live_inputs
 from spica.db.node import know_node
 from spica.db.plan import add_plan, know_recipe
 from spica.db.tables.file import FileRow
@@ -110,16 +110,16 @@ def take_in(
     with database.begin() as session:
         node_id = know_node(session, workspace.node)
         fresh: dict[str, tuple[FileRef, Found]] = {}
-        for f in found:
-            ref = _know(session, f, workspace, node_id)
-            if f.sha256 in fresh or _is_known(session, ref.id):
+        refs = [_know(session, f, workspace, node_id) for f in found]
+        known = known_files(session, {r.id for r in refs})
+        for f, ref in zip(found, refs, strict=True):
+            if f.sha256 in fresh or ref.id in known:
                 report.known.append(f.path)
             else:
                 report.new.append(f.path)
                 fresh[f.sha256] = (ref, f)
         if fresh:
-            refs = [ref for ref, _ in fresh.values()]
-            report.plan_id, report.jobs = _plan(session, workspace, refs, recipe)
+            report.plan_id, report.jobs = _plan(session, workspace, [ref for ref, _ in fresh.values()], recipe)
     return report
 
 
@@ -130,19 +130,18 @@ def _know(session: Session, f: Found, workspace: Workspace, node_id: int) -> Fil
     return FileRef(file_id, f.sha256, f.path.name, f.size)
 
 
-def _is_known(session: Session, file_id: int) -> bool:
-    """Tell whether this content has an image, is ignored, or waits in a job already."""
-    if session.scalar(select(ImageRow.id).where(ImageRow.file_id == file_id).limit(1)) is not None:
-        return True
+def known_files(session: Session, file_ids: Collection[int]) -> set[int]:
+    """Return those files whose content has an image, was judged, is no exposure, or waits in a job already."""
     judged = (
-        select(OutcomeRow.id)
+        select(OutcomeRow.file_id)
         .join(AttemptRow, AttemptRow.id == OutcomeRow.attempt_id)
-        .where(OutcomeRow.file_id == file_id, AttemptRow.state == AttemptState.SUCCEEDED)
+        .where(OutcomeRow.file_id.in_(file_ids), AttemptRow.state == AttemptState.SUCCEEDED)
     )
-    if session.scalar(judged.limit(1)) is not None:
-        return True
-    kind = session.scalar(select(FileRow.kind).where(FileRow.id == file_id))
-    return kind is not FileKind.EXPOSURE or is_input_of_live_job(session, item_of_file(file_id))
+    other = select(FileRow.id).where(FileRow.id.in_(file_ids), FileRow.kind != FileKind.EXPOSURE)
+    images = select(ImageRow.file_id).where(ImageRow.file_id.in_(file_ids))
+    known = {i for query in (judged, other, images) for i in session.scalars(query) if i is not None}
+    waiting = live_inputs(session, JobKind.ASSESS)
+    return known | {i for i in file_ids if item_of_file(i) in waiting}
 
 
 def _plan(session: Session, workspace: Workspace, refs: Sequence[FileRef], recipe: Recipe) -> tuple[int, list[int]]:

@@ -20,7 +20,17 @@ from spica.plots.sheet import SheetFacts, draw_sheet
 from spica.steps.base import Step, StepContext
 from spica.steps.made import MadeStack, read_made
 
-UNITS = {"_s": "s", "_deg": "deg", "_arcsec": "arcsec", "_mas": "mas", "_mag": "mag", "_adu": "ADU", "_pix": "pixel"}
+UNITS = {
+    "_e_per_adu": "electron/ADU",
+    "_s": "s",
+    "_deg": "deg",
+    "_arcsec": "arcsec",
+    "_mas": "mas",
+    "_mag": "mag",
+    "_adu": "ADU",
+    "_pix": "pixel",
+}
+"""Unit by the end of a measure's name; the longest comes first."""
 
 
 def run(context: StepContext) -> None:

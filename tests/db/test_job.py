@@ -539,10 +539,10 @@ def test_inputs_of_live_jobs_are_known_by_item(session: Session) -> None:
     jobs.create_jobs(session, None, [NewJob(job_id, "test", "test", request, "")])
     assert jobs.need_job(session, job_id).request == canonical(request)
     assert jobs.need_job(session, job_id).request_sha256 == request.sha256()
-    assert jobs.is_input_of_live_job(session, "file:3")
-    assert not jobs.is_input_of_live_job(session, "file:33")
+    assert jobs.live_inputs(session, "test") == {"file:3"}
+    assert jobs.live_inputs(session, "other") == frozenset()
     jobs.cancel(session, job_id)
-    assert not jobs.is_input_of_live_job(session, "file:3")
+    assert jobs.live_inputs(session, "test") == frozenset()
 
 
 def test_every_arrow_notifies_those_who_listen(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,11 +64,11 @@ def live_attempts(session: Session, node_id: int) -> list[Claimed]:
     return read_claimed(session, AttemptRow.state.in_(LIVE_ATTEMPTS) & (AttemptRow.node_id == node_id))
 
 
-def is_input_of_live_job(session: Session, item: str) -> bool:
-    """Tell whether a job that has not ended has an input of this item (`file:3`, `image:17`)."""
-    words = f'"item":"{item}"'
-    query = select(JobRow.id).where(JobRow.state.in_(_LIVE_JOBS), JobRow.request.contains(words, autoescape=True))
-    return session.scalar(query.limit(1)) is not None
+def live_inputs(session: Session, kind: str) -> frozenset[str]:
+    """Return the items (`file:3`, `image:17`) that jobs of a kind which have not ended take in."""
+    query = select(JobRow.request).where(JobRow.state.in_(_LIVE_JOBS), JobRow.kind == kind)
+    requests = (json.loads(text) for text in session.scalars(query))
+    return frozenset(given["item"] for request in requests for given in request["inputs"] if given["item"])
 
 
 def pending_work(session: Session, node_id: int, within_s: float) -> Pending:
