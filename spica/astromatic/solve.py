@@ -21,8 +21,8 @@ from spica.files.ldac import LdacCatalogue, write_ldac
 from spica.model.errors import DataError
 
 REFERENCE_FILE, CONFIG_FILE, LIST_FILE = "reference.ldac", "scamp.conf", "catalogues.list"
-XML_FILE, STEM = "scamp.xml", "scamp"
-REFINE_XML_FILE, REFINE_STEM = "scamp-refine.xml", "scamp-refine"
+KEPT_FILE = "kept.list"
+STEM, AGAIN_STEM, REFINE_STEM = "scamp", "scamp-again", "scamp-refine"
 COLUMNS = (
     *("XWIN_IMAGE", "YWIN_IMAGE", "ERRAWIN_IMAGE", "ERRBWIN_IMAGE", "ERRTHETAWIN_IMAGE"),
     *("FLUX_AUTO", "FLUXERR_AUTO", "FLUX_RADIUS", "ELONGATION", "SNR_WIN", "FLAGS"),
@@ -44,6 +44,7 @@ class SolveRules:
     share_distortion: bool
     match_radius_arcsec: float
     min_snr: float
+    min_reference: int
     threads: int
 
 
@@ -83,10 +84,11 @@ class ExposureInput:
 
 
 def scamp_lines(rules: SolveRules, time_limit_s: int) -> tuple[str, ...]:
-    """Return the lines of a script that solve the ensemble in two runs.
+    """Return the lines of a script that solve the ensemble: find the patterns, keep what matches, refine.
 
-    The first finds the pattern and a solution, which its wide radius lets wrong pairs into (up to 30 mas at the edges
-    of crowded detectors); the second starts from it and pairs within a narrow one (`write_scamp_config`).
+    The first run finds the patterns and a solution, which its wide radius lets wrong pairs into (up to 30 mas at the
+    edges of crowded detectors). Where exposures do not match it is made again without them. The last run starts from
+    there and pairs within a narrow radius (`write_scamp_config`).
     """
     common: Options = (
         ("ASTREF_CATALOG", "FILE"),
@@ -111,19 +113,31 @@ def scamp_lines(rules: SolveRules, time_limit_s: int) -> tuple[str, ...]:
         ("HEADER_SUFFIX", ".ahead"),
         ("CHECKPLOT_DEV", "NULL"),
         ("CHECKPLOT_TYPE", "NONE"),
-        ("XML_NAME", XML_FILE),
     )
     refine: Options = (
         ("MATCH", False),
         ("MOSAIC_TYPE", "UNCHANGED"),
         ("AHEADER_SUFFIX", ".ahead"),
         ("HEADER_SUFFIX", ".head"),
-        ("XML_NAME", REFINE_XML_FILE),
     )
-    files = (f"@{LIST_FILE}", "-c", CONFIG_FILE)
-    first = command_line(SCAMP, files, common + find, STEM, time_limit_s)
-    second = command_line(SCAMP, files, common + refine, REFINE_STEM, time_limit_s)
-    return find_line(SCAMP), first, f"if [ ! -e {STEM}.exit ]; then\n  {second}\nfi"
+    first, again, last = (
+        command_line(
+            SCAMP, (f"@{names}", "-c", CONFIG_FILE), (*common, *options, ("XML_NAME", f"{stem}.xml")), stem, limit
+        )
+        for names, options, stem, limit in (
+            (LIST_FILE, find, STEM, time_limit_s),
+            (KEPT_FILE, find, AGAIN_STEM, time_limit_s),
+            (KEPT_FILE, refine, REFINE_STEM, time_limit_s),
+        )
+    )
+    keep = f'"$SPICA_PYTHON" -m spica.astromatic.keep {STEM}.xml {LIST_FILE} {KEPT_FILE} {rules.min_reference:d}'
+    return (
+        find_line(SCAMP),
+        first,
+        keep,
+        f"if [ -s {KEPT_FILE} ] && ! cmp -s {LIST_FILE} {KEPT_FILE}; then\n  {again}\nfi",
+        f"if [ -s {KEPT_FILE} ]; then\n  {last}\nfi",
+    )
 
 
 def exposure_stem(index: int) -> str:

@@ -181,9 +181,18 @@ def _show_schedule(done: Scheduled, as_json: bool, dry_run: bool) -> None:
 @click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True, help="How jobs are run.")
 @click.option("--node", help="Name of this node; by default of spica.toml.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data root of this node; by default of spica.toml.")
+@click.option("--serve", help="HOST:PORT where other nodes fetch files, or off; by default loopback, any port.")
+@click.option("--address", help="HOST:PORT under which other nodes reach that service.")
 @click.pass_context
 def daemon_command(
-    ctx: click.Context, drain: bool, slots: int | None, executor: str, node: str | None, data: Path | None
+    ctx: click.Context,
+    drain: bool,
+    slots: int | None,
+    executor: str,
+    node: str | None,
+    data: Path | None,
+    serve: str | None,
+    address: str | None,
 ) -> int:
     """Run the jobs of this workspace on this node until stopped."""
     workspace = workspace_of(ctx)
@@ -192,6 +201,8 @@ def daemon_command(
     words += ["--slots", str(slots)] if slots is not None else []
     words += ["--node", node] if node else []
     words += ["--data", str(data)] if data else []
+    words += ["--serve", serve] if serve else []
+    words += ["--address", address] if address else []
     return _become("spica_daemon", words)
 
 

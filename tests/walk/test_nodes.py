@@ -44,19 +44,18 @@ def test_two_nodes_drain_one_survey(walk: Any) -> None:
 
 def _expect_products_reachable(walk: Any, other: Path) -> None:
     """Every product of every job lies where the database says, whole."""
-    roots = {walk.workspace.node: walk.folder / "data", "second": other}
+    roots = {"second": {**walk.workspace.roots, "data": other}, walk.workspace.node: walk.workspace.roots}
     query = (
-        select(FileRow.sha256, NodeRow.name, LocationRow.relative_path)
+        select(FileRow.sha256, NodeRow.name, LocationRow.root, LocationRow.relative_path)
         .join(ProductRow, ProductRow.file_id == FileRow.id)
         .join(LocationRow, LocationRow.file_id == FileRow.id)
         .join(NodeRow, NodeRow.id == LocationRow.node_id)
-        .where(LocationRow.root == "data")
     )
     places = set(walk.rows(query))
     products = {s for (s,) in walk.rows(select(FileRow.sha256).join(ProductRow, ProductRow.file_id == FileRow.id))}
-    assert {s for s, _, _ in places} == products
-    for sha256, node, relative in places:
-        assert sha256_file(roots[node] / relative) == sha256
+    assert {place[0] for place in places} == products
+    for sha256, node, root, relative in places:
+        assert sha256_file(roots[node][root] / relative) == sha256
 
 
 def _expect_inputs_on_own_disk(walk: Any, ran: dict[int, str], other: Path) -> None:

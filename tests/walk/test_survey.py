@@ -26,10 +26,30 @@ from spica.files.manifest import check_files, read_manifest
 pytestmark = pytest.mark.walk
 
 STACK_KEYS = set(
-    "id name mode object filter path weight_path catalogue_path n_inputs exptime_s seeing_arcsec limiting_mag "
-    "zero_point_mag mag_system astrometry photometry grade state delivered_path stale".split()
+    [
+        "id",
+        "name",
+        "mode",
+        "object",
+        "filter",
+        "path",
+        "weight_path",
+        "catalogue_path",
+        "n_inputs",
+        "exptime_s",
+        "seeing_arcsec",
+        "limiting_mag",
+        "zero_point_mag",
+        "mag_system",
+        "astrometry",
+        "photometry",
+        "grade",
+        "state",
+        "delivered_path",
+        "stale",
+    ]
 )
-JOB_KEYS = set("id kind state attempts node exit_code error script log seconds plan".split())
+JOB_KEYS = set(["id", "kind", "state", "attempts", "node", "exit_code", "error", "script", "log", "seconds", "plan"])
 ENGINES = {
     "native": (),
     "astromatic": tuple(

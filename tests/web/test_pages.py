@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from jinja2 import meta
+from jinja2 import meta, nodes
 from sqlalchemy import event
 
 from spica.db.engine import Database
@@ -204,8 +204,10 @@ def all_pages() -> list[type[Page]]:
 
 def words_of(template: str) -> set[str]:
     """Return the words that a template asks its context for."""
-    source = (TEMPLATES / template).read_text()
-    return set(meta.find_undeclared_variables(environment().parse(source)))
+    tree = environment().parse((TEMPLATES / template).read_text())
+    own = {name.name for assign in tree.find_all(nodes.Assign) for name in assign.target.find_all(nodes.Name)}
+    own |= {assign.target.name for assign in tree.find_all(nodes.Assign) if isinstance(assign.target, nodes.Name)}
+    return set(meta.find_undeclared_variables(tree)) - own
 
 
 GIVEN = {"chrome", "ui", "asset"}

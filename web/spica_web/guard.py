@@ -98,10 +98,13 @@ class Guard:
         if refused is not None:
             await _refuse(guarded, *refused)
             return
+        body = _Body(receive, guarded)
         try:
-            await self._app(scope, _bounded(receive), guarded)
-        except _BodyError as trouble:
-            await _refuse(guarded, trouble.status, str(trouble))
+            await self._app(scope, body.receive, body.send)
+        except _BodyError:
+            pass
+        if body.fault is not None and not body.begun:
+            await _refuse(guarded, body.fault.status, str(body.fault))
 
     def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -135,25 +138,36 @@ class _BodyError(Exception):
         self.status = status
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Return a receiver that counts the body and does not wait for ever for it."""
-    size, whole = 0, False
+class _Body:
+    """The body of one request: counted, and not waited for for ever; what the application makes of a fault is unsaid."""
 
-    async def bounded() -> Message:
-        nonlocal size, whole
-        if whole:
-            return await receive()
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._size, self._whole = 0, False
+        self.fault: _BodyError | None = None
+        self.begun = False
+
+    async def receive(self) -> Message:
+        """Give the next piece."""
+        if self._whole:
+            return await self._receive()
         try:
-            message = await asyncio.wait_for(receive(), BODY_LIMIT_S)
+            message = await asyncio.wait_for(self._receive(), BODY_LIMIT_S)
         except TimeoutError:
-            raise _BodyError(408, "the request came too slowly; try again") from None
-        size += len(message.get("body", b""))
-        whole = not message.get("more_body", False)
-        if size > MAX_BODY_BYTES:
-            raise _BodyError(413, f"a request may hold {MAX_BODY_BYTES} bytes; send less")
+            self.fault = _BodyError(408, "the request came too slowly; try again")
+            raise self.fault from None
+        self._size += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._size > MAX_BODY_BYTES:
+            self.fault = _BodyError(413, f"a request may hold {MAX_BODY_BYTES} bytes; send less")
+            raise self.fault
         return message
 
-    return bounded
+    async def send(self, message: Message) -> None:
+        """Pass on what the application says, unless its body was at fault before it said anything."""
+        if self.fault is None or self.begun:
+            self.begun = True
+            await self._send(message)
 
 
 def _with_headers(send: Send) -> Send:

@@ -17,12 +17,10 @@ from spica.algorithms.astrometry import (
     judge_solution,
 )
 from spica.astromatic.measures import MeasureRules, measure_solution
-from spica.astromatic.solve import REFERENCE_FILE as REFERENCE
 from spica.astromatic.solve import (
+    AGAIN_STEM,
     REFINE_STEM,
-    REFINE_XML_FILE,
     STEM,
-    XML_FILE,
     DetectorInput,
     ExposureInput,
     Search,
@@ -34,6 +32,7 @@ from spica.astromatic.solve import (
     write_exposures,
     write_scamp_config,
 )
+from spica.astromatic.solve import REFERENCE_FILE as REFERENCE
 from spica.astromatic.tools import SCAMP, check_exit, find_tool
 from spica.astromatic.verdict import NO_MATCH, FieldVerdict, judge_fields
 from spica.astromatic.votable import read_report
@@ -140,6 +139,7 @@ def tool_lines(request: Request) -> tuple[str, ...]:
         share_distortion=a.share_distortion,
         match_radius_arcsec=a.match_radius_arcsec,
         min_snr=a.detection_sigma,
+        min_reference=a.min_reference,
         threads=recipe.resources.threads,
     )
     return scamp_lines(rules, time_limit_s(request))
@@ -152,11 +152,9 @@ def finish(context: StepContext) -> None:
     by_item = {g.item: g for g in given}
     given = [by_item[p.item] for p in planes]
     folder = context.work("")
-    for stem in (STEM, REFINE_STEM):
+    for stem in (STEM, AGAIN_STEM, REFINE_STEM):
         check_exit(SCAMP, folder, stem, f"{len(given)} exposures")
-    names = [f"{exposure_stem(i)}.ldac" for i in range(len(given))]
-    report = read_report(folder / XML_FILE, "scamp")
-    fields = judge_fields(report, names, context.recipe.astrometry.min_reference)
+    fields = read_verdicts(context, len(given))
     catalogue, stars, band = read_reference_stars(context, given)
     solved, astrometry = judge_positions(context, given, stars, fields)
     photometry = solve_photometry(context, solved, astrometry, catalogue, band)
@@ -164,6 +162,19 @@ def finish(context: StepContext) -> None:
     record = make_record(context, solved, kept, astrometry, photometry, ())
     write_products(context, solved, kept, astrometry, photometry, record)
     _add_products(context)
+
+
+def read_verdicts(context: StepContext, n_exposures: int) -> tuple[FieldVerdict, ...]:
+    """Return what SCAMP says of every exposure: of those it was run again for, the later word."""
+    folder, least = context.work(""), context.recipe.astrometry.min_reference
+    names = [f"{exposure_stem(i)}.ldac" for i in range(n_exposures)]
+    first = judge_fields(read_report(folder / f"{STEM}.xml", "scamp"), names, least)
+    again = folder / f"{AGAIN_STEM}.xml"
+    if not again.exists():
+        return first
+    kept = [n for n, v in zip(names, first, strict=True) if v.reason is None]
+    later = dict(zip(kept, judge_fields(read_report(again, "scamp"), kept, least), strict=True))
+    return tuple(later.get(n, v) for n, v in zip(names, first, strict=True))
 
 
 def judge_positions(
@@ -263,8 +274,9 @@ def _add_products(context: StepContext) -> None:
         target = context.folder / plot.name
         write_atomic(target, plot.read_bytes())
         context.add_product(Role.PLOT, target)
-    for name in (XML_FILE, REFINE_XML_FILE):
-        add_report(context, folder / name, name)
+    for stem in (STEM, AGAIN_STEM, REFINE_STEM):
+        if (folder / f"{stem}.xml").exists():
+            add_report(context, folder / f"{stem}.xml", f"{stem}.xml")
 
 
 STEP = Step(kind=JobKind.ASTROMETRY, prepare=prepare, tool_lines=tool_lines, finish=finish)

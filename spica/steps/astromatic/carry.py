@@ -24,6 +24,7 @@ class Plane:
     item: str
     detector: int
     member: int = 0
+    flux_scale: float = 1.0
     gain_e_per_adu: float | None = None
     saturation_adu: float | None = None
 

@@ -64,9 +64,8 @@ def prepare(context: StepContext) -> None:
                 saturation_adu=plane.saturation_adu,
             )
             write_plane(folder, i, given)
-            carried.append(
-                Plane(str(i), member.item, sheet.index, plane.member, plane.gain_e_per_adu, plane.saturation_adu)
-            )
+            levels = (plane.gain_e_per_adu, plane.saturation_adu)
+            carried.append(Plane(str(i), member.item, sheet.index, plane.member, member.flux_scale, *levels))
             context.progress(len(planes) + i, 2 * len(planes), "write planes")
     write_frame(folder, wcs_cards(frame.to_wcs()), frame.shape, len(carried))
     hand_over(context, tuple(carried))
@@ -107,21 +106,23 @@ def finish(context: StepContext) -> None:
     image, weight = read_stack(folder, frame.shape)
     name = slug(str(context.request.facts.get("name") or "stack"))
     own = cast(Sequence[native.Plane], planes)  # the record reads member, gain and saturation alone
-    native.finish_stack(
-        context, name, solution, members, own, frame, image, weight, contributions(context, len(planes))
-    )
+    native.finish_stack(context, name, solution, members, own, frame, image, weight, contributions(context, planes))
     add_report(context, folder / XML_FILE, f"{name}.swarp.xml", context.subject())
     delete_planes(folder)
 
 
-def contributions(context: StepContext, n_planes: int) -> Contributions:
-    """Return what each plane gave: its share of the resampled weight, and the part of its pixels that was clipped."""
+def contributions(context: StepContext, planes: Sequence[Plane]) -> Contributions:
+    """Return what each plane gave: its share of the weight, and the part of its pixels that was clipped.
+
+    SWarp scales fluxes when it combines: a resampled weight counts as w / flux_scale^2.
+    """
     folder = context.work("")
-    sums, seen = plane_weights(folder, n_planes)
+    sums, seen = plane_weights(folder, len(planes))
+    sums = sums / np.array([p.flux_scale for p in planes]) ** 2
     if not sums.sum() > 0:
         raise DataError("SWarp resampled nothing into the frame; look at the footprints and weight maps")
-    clipped = count_clipped(folder, n_planes)
-    share = np.full(n_planes, np.nan)
+    clipped = count_clipped(folder, len(planes))
+    share = np.full(len(planes), np.nan)
     np.divide(clipped, seen, out=share, where=seen > 0)
     return Contributions(sums / sums.sum(), share, seen - clipped)
 

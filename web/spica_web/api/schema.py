@@ -83,7 +83,8 @@ def api_routes(routes: Any) -> list[APIRoute]:
         if isinstance(route, APIRoute):
             found.append(route)
         else:
-            found += api_routes(getattr(route, "routes", None) or ())
+            included = getattr(route, "original_router", route)
+            found += api_routes(getattr(included, "routes", None) or ())
     return found
 
 

@@ -87,7 +87,6 @@ class JobPage(Page):
     outcomes: list[OutcomeEntry]
     relatives: list[Relative]
     acts: tuple[str, ...]
-    live: bool
 
 
 @router.get("/jobs", response_class=HTMLResponse)
@@ -126,7 +125,6 @@ def job_page(request: Request, person: Viewer, job_id: int) -> HTMLResponse:
             outcomes=job_outcomes(session, job_id),
             relatives=read_relatives(session, job_id),
             acts=possible_acts(job),
-            live=job.state is JobState.RUNNING,
         )
     return render(request, page)
 
