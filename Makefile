@@ -27,7 +27,7 @@ demo: $(VENV)/.warmed ## simulate a survey, run everything on it, open the web p
 	$(BIN)/spica demo "$(DEMO_DIR)" $(if $(filter 1,$(HEADLESS)),--headless) $(if $(SEED),--seed $(SEED)) $(if $(PORT),--port $(PORT))
 
 .PHONY: test
-test: lint ## lint, types, floors, and every test
+test: lint $(VENV)/.warmed ## lint, types, floors, and every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST)
 
 .PHONY: lint

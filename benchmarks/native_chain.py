@@ -51,7 +51,7 @@ def prepare_workspace(folder: Path, reference: Path, slots: int) -> Path:
 
 
 def run_whole(workspace: Path, incoming: Path, threads: int) -> tuple[Cost, Cost]:
-    """Ingest and schedule as a user does; return the cost of each, daemons and database programs included."""
+    """Ingest and schedule as a user does; return the cost of each, the daemon and its steps included."""
     ingest = _spica(workspace, ["ingest", str(incoming), "--wait"], "ingest")
     wanted = ["schedule", "survey", "--wait", "--set", f"resources.threads={threads}"]
     return ingest, _spica(workspace, wanted, "schedule")

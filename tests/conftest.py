@@ -1,23 +1,40 @@
-"""Fixtures every floor may use: the real test data, and the rule that a missing tool is a failure where all is required."""
+"""Fixtures for every floor: the real test data, and the rule that a missing tool is a failure where all is required."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy.orm import Session
 
+from spica.db import job as jobs
+from spica.db.context import HarvestContext
 from spica.db.embedded import EmbeddedServer, start_server
 from spica.db.engine import Database
+from spica.db.file import know_file, know_location
+from spica.db.grade import record_grade
+from spica.db.image import record_exposure
+from spica.db.node import know_node
+from spica.db.product import record_product
+from spica.db.quality import record_quality
 from spica.db.schema import migrate
 from spica.files.workspace import Workspace, init_workspace, read_workspace
+from spica.model.grade import Grade, GradeRecord
+from spica.model.image import DetectorRecord, ExposureRecord, FileKind, ImageState
+from spica.model.job import FileRef, ProductRef, Request
+from spica.model.product import Role
+from spica.model.quality import DetectorMeasures, QualityRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -121,3 +138,76 @@ def workspace(database: Database, tmp_path: Path) -> Workspace:
     config = made.folder / "spica.toml"
     config.write_text(f'database = "{database.url}"\nnode = "n1"\n' + config.read_text())
     return read_workspace(made.folder)
+
+
+# A small world of rows: what the harvest of assessments leaves, without pixels ----------------------------------------
+
+
+@dataclass
+class World:
+    """A database with a plan, a job and an attempt to which records may be attached; no pixels behind it."""
+
+    database: Database
+    workspace: Workspace
+    count: int = 0
+
+    def attempt(self, session: Session, kind: str = "assess", plan_id: int | None = None) -> HarvestContext:
+        """Make a job with a running attempt; return the context of its harvest."""
+        request = Request(kind, "native", {}, "0" * 64)
+        (job_id,) = jobs.reserve_job_ids(session, 1)
+        jobs.create_jobs(session, plan_id, [jobs.NewJob(job_id, kind, "native", request, "#!/bin/sh\n", kind)])
+        node_id = know_node(session, self.workspace.node)
+        claimed = jobs.claim(session, node_id, 60.0)
+        assert claimed is not None
+        assert claimed.job_id == job_id, "claim what was made before first"
+        return HarvestContext(claimed.attempt_id, job_id, plan_id, node_id)
+
+    def file(self, session: Session, kind: FileKind = FileKind.EXPOSURE, name: str | None = None) -> FileRef:
+        """Make a file row of content of its own, lying in the data root."""
+        self.count += 1
+        name = name or f"file{self.count}.fits"
+        sha256 = hashlib.sha256(f"content {self.count}".encode()).hexdigest()
+        file_id = know_file(session, sha256, 2880, kind, name)
+        know_location(session, file_id, know_node(session, self.workspace.node), "data", f"some/{sha256[:8]}-{name}")
+        return FileRef(file_id, sha256, name, 2880)
+
+    def exposure(
+        self,
+        session: Session,
+        context: HarvestContext,
+        name: str,
+        *,
+        at: tuple[float, float] = (150.0, 2.0),
+        **more: Any,
+    ) -> int:
+        """Register, measure and grade one exposure of one detector of 0.1 degree; return its image id."""
+        measures = {"seeing_arcsec": 0.8, "ellipticity": 0.05, "background_adu": 300.0, "n_stars": 90}
+        measures = {k: more.pop(k, v) for k, v in measures.items()}
+        grade, bare = more.pop("grade", Grade.A), more.pop("bare", False)
+        ref = self.file(session, name=f"{name}.fits")
+        item = f"file:{ref.id}"
+        ra, dec = at
+        corners = tuple((ra + x, dec + y) for x, y in ((-0.05, -0.05), (0.05, -0.05), (0.05, 0.05), (-0.05, 0.05)))
+        facts = {"object": "D2", "filter": "r", "instrument": "spicasim", "run": "26BS01", "night": "2026-09-06"}
+        facts |= {"exptime_s": 90.0, "mjd": 61290.3, "airmass": 1.2, "ra_deg": ra, "dec_deg": dec}
+        record = ExposureRecord(
+            item, name, ImageState.REGISTERED,
+            detectors=(DetectorRecord(0, 1, "CCD00", 1200, 1200, 1.5, 4.0, 60000.0, 0.3, corners),),
+            **(facts | more),
+        )  # fmt: skip
+        record_exposure(session, record, context)
+        image_id = context.need_image(item)
+        whole = DetectorMeasures(None, noise_adu=9.0, limiting_flux_adu=100.0, **measures)
+        record_quality(session, QualityRecord(item, whole, (dataclasses.replace(whole, detector=0),)), context)
+        record_grade(session, GradeRecord(item, grade), context)
+        for role in () if bare else (Role.FACTS, Role.CATALOGUE, Role.WEIGHT):
+            made = self.file(session, FileKind.PRODUCT, f"{name}.{role.value}")
+            product = ProductRef(role.value, made.name, made.sha256, made.size, made.name, item=item)
+            record_product(session, product, made.id, context)
+        return image_id
+
+
+@pytest.fixture
+def world(database: Database, workspace: Workspace) -> World:
+    """Return an empty world."""
+    return World(database, workspace)

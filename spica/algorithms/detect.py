@@ -130,7 +130,8 @@ def detect_sources(
     """
     image = native_image(data)
     bad = bad_mask(image, mask, None if weight is None else ~(np.asarray(weight) > 0))
-    noise_map = _noise_array(noise, image.shape)
+    noise_map, noiseless = _noise_array(noise, image.shape)
+    bad |= noiseless
     if not threshold_sigma > 0 or any(not d > 0 for d in apertures_pix):
         raise ValueError("threshold_sigma and every aperture diameter must be positive; 1.5 and 5 pixels are usual")
     if bad.all() or not (noise_map > 0).any():
@@ -176,15 +177,17 @@ class _OverflowNamed:
             ) from value
 
 
-def _noise_array(noise: float | NDArray, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the noise as a float32 map, of shape (1, 1) for one value; unusable noise becomes infinite."""
+def _noise_array(noise: float | NDArray, shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the noise as a float32 map, of shape (1, 1) for one value, and where it is unusable: there the median."""
     array = np.atleast_2d(np.asarray(noise, dtype=np.float32))
     if array.shape not in {(1, 1), shape}:
         raise ValueError(f"noise of shape {array.shape} on image of shape {shape}; give one value or one per pixel")
     if array.size == 1:
-        return array if np.isfinite(array[0, 0]) else np.zeros((1, 1), dtype=np.float32)
-    good = array > 0
-    return np.ascontiguousarray(array if good.all() else np.where(good, array, np.float32(np.inf)))
+        usable = array if np.isfinite(array[0, 0]) else np.zeros((1, 1), dtype=np.float32)
+        return usable, np.zeros(shape, dtype=np.bool_)
+    good = (array > 0) & np.isfinite(array)
+    typical = np.float32(np.median(array[good])) if good.any() else np.float32(0.0)
+    return np.ascontiguousarray(np.where(good, array, typical)), ~good
 
 
 def _brightest(found: NDArray, segments: NDArray[np.int32], limit: int) -> tuple[NDArray, NDArray[np.int32]]:

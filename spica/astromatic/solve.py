@@ -304,7 +304,7 @@ def centred(solution: DetectorSolution) -> DetectorSolution:
     ra, dec = pixel_to_sky(solution, centre[0] + half * qx, centre[1] + half * qy)
     plane = np.stack(tangent_project(ra, dec, solution.crval_ra_deg, solution.crval_dec_deg), axis=1)
     design = np.stack([qx**i * qy**j for i, j in monomials(degree)], axis=1)
-    terms = np.linalg.lstsq(design, plane, rcond=None)[0]
+    terms = np.asarray(np.linalg.lstsq(design, plane, rcond=None)[0], np.float64)
     cd, crpix, pv1, pv2 = linear_and_polynomial(terms, degree, centre, half)
     return replace(solution, cd_deg_per_pix=cd, crpix_x_pix=crpix[0], crpix_y_pix=crpix[1], pv1=pv1, pv2=pv2)
 

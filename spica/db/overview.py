@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from spica.db.tables.file import FileRow, LocationRow, NodeRow
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.job import AttemptRow, JobRow, PlanRow, SelectionMemberRow
-from spica.db.tables.product import DeliveryRow, ProductRow, StackRow
+from spica.db.tables.product import DeliveryRow, ProductRow, StackInputRow, StackRow
 from spica.db.tables.quality import SolutionRow
 from spica.files.jobfolder import attempt_folder, job_folder
 from spica.files.workspace import Workspace
@@ -201,12 +201,22 @@ def stale_stacks(session: Session, ids: Sequence[int]) -> set[int]:
         .join(candidate := aliased(ImageRow), candidate.id == SelectionMemberRow.image_id)
         .where(
             ImageRow.id.in_(ids),
+            _concerns(candidate),
             SelectionMemberRow.grade_id.is_distinct_from(candidate.grade_id)
             | SelectionMemberRow.quality_id.is_distinct_from(candidate.quality_id),
         )
         .distinct()
     )
     return set(session.scalars(query)) if ids else set()
+
+
+def _concerns(candidate: type[ImageRow]) -> ColumnElement[bool]:
+    """Tell whether a candidate is an input of the stack, or was judged for its object and filter: one rule makes many."""
+    given = select(StackInputRow.id).where(
+        StackInputRow.stack_id == ImageRow.id, StackInputRow.image_id == candidate.id
+    )
+    same = (candidate.object_key == ImageRow.object_key) & (candidate.filter == ImageRow.filter)
+    return given.correlate(ImageRow, candidate).exists() | same
 
 
 def _stack_entry(

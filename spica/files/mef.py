@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class MefFile:
         self._packed = packed
         self._stream: BinaryIO | None = None
         self._astropy: fits.HDUList | None = None
+        self._lock = threading.RLock()
 
     @property
     def primary(self) -> HeaderCards:
@@ -95,9 +97,10 @@ class MefFile:
         raise DataError(f"{self.path.name} has no image in HDU {hdu}; its images are: {names or 'none'}")
 
     def _open(self) -> BinaryIO:
-        if self._stream is None:
-            self._stream = self._unpack() if self._packed else self.path.open("rb")
-        return self._stream
+        with self._lock:
+            if self._stream is None:
+                self._stream = self._unpack() if self._packed else self.path.open("rb")
+            return self._stream
 
     def _unpack(self) -> BinaryIO:
         descriptor, name = tempfile.mkstemp(prefix="spica-unpacked-")
@@ -152,7 +155,7 @@ class MefFile:
     def _read_tiles(self, image: ImageHdu, window: Section) -> tuple[np.ndarray, float, float, int | None]:
         """Unpack the tiles of a window; scaling is left to the caller, quantised floats come out as floats."""
         try:
-            with warnings.catch_warnings():
+            with self._lock, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if self._astropy is None:
                     self._astropy = fits.open(

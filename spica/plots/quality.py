@@ -85,7 +85,9 @@ def _draw_whiskers(axis: Any, panels: Sequence[DetectorPanel]) -> None:
         unit = 0.12 * float(np.ptp(bounds[:, :2])) / 0.1
         dx, dy = 0.5 * unit * e * np.cos(theta) * 0.4, 0.5 * unit * e * np.sin(theta) * 0.4
         ends = np.stack([np.column_stack([x - dx, y - dy]), np.column_stack([x + dx, y + dy])], axis=1)
-        axis.add_collection(LineCollection(ends, colors="#5aa9ff", linewidths=0.8, capstyle="projecting", zorder=2))
+        axis.add_collection(
+            LineCollection(list(ends), colors="#5aa9ff", linewidths=0.8, capstyle="projecting", zorder=2)
+        )
         left, bottom = bounds[:, 0].min(), bounds[:, 2].min()
         axis.plot([left, left + 0.1 * unit * 0.4], [bottom, bottom], color="#f2b84b", lw=3)
 

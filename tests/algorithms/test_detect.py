@@ -279,3 +279,16 @@ def test_two_threads_do_not_disturb_each_other() -> None:
         together = list(pool.map(lambda image: detect_sources(image, 26.0), images * 4))
     for k, table in enumerate(together):
         np.testing.assert_array_equal(table["flux_auto"], alone[k % 2]["flux_auto"])
+
+
+def test_sources_beside_pixels_without_weight_keep_finite_errors() -> None:
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[0:96, 0:96]
+    data = rng.normal(0.0, 2.0, (96, 96)) + 900.0 * np.exp(-0.5 * ((x - 48.3) ** 2 + (y - 47.6) ** 2) / 4.0)
+    noise = np.full((96, 96), 2.0, np.float32)
+    noise[:, 51] = 0.0
+    sources = detect_sources(data.astype(np.float32), noise, apertures_pix=(10.0,), gain_e_per_adu=2.0)
+    assert len(sources) >= 1
+    for name in ("fluxerr_auto", "errx2_win", "erry2_win", "errxy_win", "snr_win"):
+        assert np.isfinite(sources[name]).all(), name
+    assert np.isfinite(sources["fluxerr_aper"]).all()

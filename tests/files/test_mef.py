@@ -2,6 +2,8 @@
 
 import gzip
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,3 +163,15 @@ def test_gzip_is_unpacked_once_and_leaves_nothing(tmp_path, monkeypatch):
     with open_mef(tmp_path / "g.fits.gz") as mef:
         assert np.array_equal(mef.read_pixels(0, (slice(50, 60), slice(0, 100))), data[50:60])
         assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_threads_read_tiles_of_one_file_without_disturbing_each_other(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    planes = [rng.integers(0, 30000, (128, 160)).astype(np.int16) for _ in range(4)]
+    path = tmp_path / "tiles.fits.fz"
+    write_mef(path, [ImageToWrite(plane, name=f"D{i}") for i, plane in enumerate(planes)], compress=True)
+    for _ in range(15):
+        with open_mef(path) as mef, ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda i, mef=mef: mef.read_pixels(f"D{i}"), range(4)))
+        for plane, found in zip(planes, read, strict=True):
+            np.testing.assert_array_equal(found, plane)

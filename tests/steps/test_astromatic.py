@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Job:
     """One attempt by hand: its folder, its result, its products by role and item."""
 
     def __init__(self, folder, kind, engine, given, facts=None, path=None):
-        recipe = read_recipe([], ["quality.trails=false", "resources.threads=2"])
+        recipe = read_recipe([], ["quality.trails=false"])
         refs = [(r, i, FileRef(n, sha256_file(p), p.name, p.stat().st_size), p) for n, (r, i, p) in enumerate(given, 1)]
         request = Request(
             kind=kind, engine=engine, recipe=to_json(recipe), recipe_sha256=recipe.sha256(), subject=MADE,
@@ -57,7 +58,9 @@ class Job:
             self.attempt, Inputs(7, 1, "7-1", tuple(ResolvedInput(r, i, None, f, str(p)) for r, i, f, p in refs))
         )
         if engine == "native":
-            self.code, self.log = main(["run", "--attempt", str(self.attempt)]), ""
+            with warnings.catch_warnings():  # as in a process of its own
+                warnings.simplefilter("ignore")
+                self.code, self.log = main(["run", "--attempt", str(self.attempt)]), ""
         else:
             environment = {
                 "PATH": path or os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8",
@@ -305,14 +308,14 @@ def test_a_wrong_reference_fails_with_that_cause_in_both_engines(chain):
     wrong = _other_reference(chain, "wrong.fits", 0.0, 0.02)
     far = _other_reference(chain, "far.fits", 20.0, 0.0)
     for engine, reference in (("native", wrong), ("astromatic", wrong), ("astromatic", far)):
-        given = chain.catalogues("native", reference)
+        given = [g for g in chain.catalogues("native", reference) if g[1] in (None, "image:1")]
         job = Job(chain.folder / f"w-{engine}-{reference.stem}", "astrometry", engine, given)
         assert job.code == 20, job.log[-2000:]
         assert job.result.failure.kind == "data"
         assert job.result.failure.text.startswith("reference catalogue does not match (spicasim: n")
-        assert {o.item: (o.outcome, o.reason.code) for o in job.result.outcomes} == dict.fromkeys(
-            IMAGES, (Outcome.LEFT_OUT, "no_match")
-        )
+        assert {o.item: (o.outcome, o.reason.code) for o in job.result.outcomes} == {
+            "image:1": (Outcome.LEFT_OUT, "no_match")
+        }
         assert not job.result.products
         assert not job.result.records
 

@@ -1,4 +1,4 @@
-"""A small survey as rows: two fields, a rejected file, a stack that was delivered, one that failed, jobs in each state."""
+"""A small survey as rows: two fields, a rejected file, a delivered stack, a failed one, jobs in every state."""
 
 from __future__ import annotations
 
@@ -134,9 +134,17 @@ class Builder:
         number = jobs.reserve_job_ids(self.session, 1)[0]
         script = f'#!/bin/sh\n# {label}\nset -eu\ncd "$1"\nexec "$SPICA_PYTHON" -m spica.steps run --attempt "$1"\n'
         new = jobs.NewJob(
-            number, kind, "native", self.request(kind, label), script, label,
-            dict.fromkeys(parents, EdgeKind.NEEDS), image, priority=10, tries=4,
-        )  # fmt: skip
+            number,
+            kind,
+            "native",
+            self.request(kind, label),
+            script,
+            label,
+            dict.fromkeys(parents, EdgeKind.NEEDS),
+            image,
+            priority=10,
+            tries=4,
+        )
         jobs.create_jobs(self.session, plan, [new])
         return number
 
@@ -185,7 +193,11 @@ class Builder:
         object_name, ra0, dec0, filter_name = where
         ra, dec = ra0 + self.rng.normal(0, 0.03), dec0 + self.rng.normal(0, 0.03)
         file_id, _ = self.file(f"{name}.fits.fz", name.encode() * 300, FileKind.EXPOSURE)
-        know_location(self.session, file_id, self.node, "data", f"megaprime/06BQ12/{filter_name}/{name}.fits.fz")
+        place = f"spicasim/06BQ12/{filter_name}/{name}.fits.fz"
+        know_location(self.session, file_id, self.node, "data", place)
+        path = self.workspace.place("data", place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode() * 300)
         item = f"file:{file_id}"
         job = self.job(plan, "assess", f"assess {name}")
         claimed, context = self.start(job)
@@ -200,6 +212,8 @@ class Builder:
         picture = self.pictures[number % 3]
         preview = self.product(context, "preview", f"{name}.png", picture, item, "image/png")
         self.made.png = preview
+        facts = f'{{"name": "{name}"}}'.encode()
+        self.product(context, "facts", f"{name}.facts.json", facts, item, "application/json")
         self.product(context, "plot", f"{name}.quality.png", self.pictures[(number + 1) % 3], item, "image/png")
         self.made.fits = self.product(
             context, "weight", f"{name}.weight.fits.fz", b"W" * 40000 + name.encode(), item, "application/octet-stream"
@@ -218,26 +232,63 @@ class Builder:
         half = SIDE_PIX * SCALE_ARCSEC / 3600 / 2
         detectors = tuple(
             DetectorRecord(
-                i, i + 1, f"ccd{i:02d}", SIDE_PIX, SIDE_PIX, 1.62, 4.1, 65000.0, SCALE_ARCSEC,
-                corners(*centre, half * 0.98, ((i % 2 - 0.5) * 2.04 * half, (i // 2 - 0.5) * 2.04 * half)), PositionSource.HEADER_WCS,
+                i,
+                i + 1,
+                f"ccd{i:02d}",
+                SIDE_PIX,
+                SIDE_PIX,
+                1.62,
+                4.1,
+                65000.0,
+                SCALE_ARCSEC,
+                corners(*centre, half * 0.98, ((i % 2 - 0.5) * 2.04 * half, (i // 2 - 0.5) * 2.04 * half)),
+                PositionSource.HEADER_WCS,
             )
             for i in range(4)
-        )  # fmt: skip
+        )
         return ExposureRecord(
-            item, name, ImageState.REGISTERED, instrument="spicasim", telescope="Simulated 1 m", object=where[0], object_raw=where[0],
-            filter=where[3], filter_raw=f"{where[3]}.MP9601", run="06BQ12", night=f"2006-12-{night:02d}", exptime_s=300.0,
-            mjd=54080.2 + night + self.rng.uniform(0, 0.4), airmass=float(self.rng.uniform(1.02, 1.7)), ra_deg=centre[0], dec_deg=centre[1],
-            position_source=PositionSource.HEADER_WCS, detectors=detectors,
-        )  # fmt: skip
+            item,
+            name,
+            ImageState.REGISTERED,
+            instrument="spicasim",
+            telescope="Simulated 1 m",
+            object=where[0],
+            object_raw=where[0],
+            filter=where[3],
+            filter_raw=f"{where[3]}.MP9601",
+            run="06BQ12",
+            night=f"2006-12-{night:02d}",
+            exptime_s=300.0,
+            mjd=54080.2 + night + self.rng.uniform(0, 0.4),
+            airmass=float(self.rng.uniform(1.02, 1.7)),
+            ra_deg=centre[0],
+            dec_deg=centre[1],
+            position_source=PositionSource.HEADER_WCS,
+            detectors=detectors,
+        )
 
     def _assessed(self, item: str) -> list[QualityRecord | GradeRecord]:
         rng = self.rng
         seeing = float(0.55 + rng.gamma(3.0, 0.14))
         measures = DetectorMeasures(
-            None, seeing, seeing / SCALE_ARCSEC, float(abs(rng.normal(0.045, 0.02))), 34.0, 3.1, 1.04, float(rng.normal(310, 25)),
-            float(rng.normal(6.2, 0.3)), float(24.6 - 0.9 * (seeing - 0.7) + rng.normal(0, 0.08)), 1310.0, 5200, int(rng.integers(380, 700)),
-            0.0004, 0.0011, 0.0123, int(rng.random() < 0.2),
-        )  # fmt: skip
+            None,
+            seeing,
+            seeing / SCALE_ARCSEC,
+            float(abs(rng.normal(0.045, 0.02))),
+            34.0,
+            3.1,
+            1.04,
+            float(rng.normal(310, 25)),
+            float(rng.normal(6.2, 0.3)),
+            float(24.6 - 0.9 * (seeing - 0.7) + rng.normal(0, 0.08)),
+            1310.0,
+            5200,
+            int(rng.integers(380, 700)),
+            0.0004,
+            0.0011,
+            0.0123,
+            int(rng.random() < 0.2),
+        )
         parts = tuple(
             dataclasses.replace(measures, detector=i, seeing_arcsec=seeing + float(rng.normal(0, 0.02)))
             for i in range(4)
@@ -272,9 +323,15 @@ class Builder:
         recipe = know_recipe(self.session, self.recipe)
         selection = record_selection(self.session, judged, self.made.people.get("ada"))
         plan = add_plan(
-            self.session, mode=Mode.SURVEY, label=name, association=association, recipe_id=recipe, selection_id=selection,
-            product_hash=hashlib.sha256(name.encode()).hexdigest(), person_id=self.made.people.get("ada"),
-        )  # fmt: skip
+            self.session,
+            mode=Mode.SURVEY,
+            label=name,
+            association=association,
+            recipe_id=recipe,
+            selection_id=selection,
+            product_hash=hashlib.sha256(name.encode()).hexdigest(),
+            person_id=self.made.people.get("ada"),
+        )
         stack = plan_image(
             self.session,
             kind=ImageKind.STACK,
@@ -302,12 +359,24 @@ class Builder:
         rng = self.rng
         solved = tuple(
             SolvedImage(
-                f"image:{i}", 324.75, 57.49, int(rng.integers(30, 80)), float(rng.normal(9, 1)), float(rng.normal(24, 3)), float(rng.uniform(1, 9)),
-                0.08, 9.4, float(rng.normal(26.21, 0.03)), 0.006, float(rng.normal(0, 0.02)), float(abs(rng.normal(0.03, 0.03))),
-                float(rng.normal(1, 0.02)), 44,
+                f"image:{i}",
+                324.75,
+                57.49,
+                int(rng.integers(30, 80)),
+                float(rng.normal(9, 1)),
+                float(rng.normal(24, 3)),
+                float(rng.uniform(1, 9)),
+                0.08,
+                9.4,
+                float(rng.normal(26.21, 0.03)),
+                0.006,
+                float(rng.normal(0, 0.02)),
+                float(abs(rng.normal(0.03, 0.03))),
+                float(rng.normal(1, 0.02)),
+                44,
             )
             for i in ids
-        )  # fmt: skip
+        )
         record = SolutionRecord("gaia-dr3", 612, 9.2, 23.8, 0.0042, 0.021, "AB", "r", solved)
         record_all(self.session, [record], context)
         self.product(context, "plot", f"residuals-{job}.png", self.pictures[1], f"image:{ids[0]}", "image/png")
@@ -333,9 +402,25 @@ class Builder:
         gave = tuple(Contribution(f"image:{i}", share, 0.0004, 1.0, 300.0) for i in ids[:-1])
         half = 0.1
         record = StackRecord(
-            item, "stack", len(ids) - 1, 300.0 * (len(ids) - 1), 54093.412, 2310, 2290, 0.3, 324.75, 57.49, 30.0, "AB", "r", 14.2, 60100.0,
-            gave, (SolvedDetector(0, corners(324.75, 57.49, half), 0.3),), "clipped, 4.0 sigma",
-        )  # fmt: skip
+            item,
+            "stack",
+            len(ids) - 1,
+            300.0 * (len(ids) - 1),
+            54093.412,
+            2310,
+            2290,
+            0.3,
+            324.75,
+            57.49,
+            30.0,
+            "AB",
+            "r",
+            14.2,
+            60100.0,
+            gave,
+            (SolvedDetector(0, corners(324.75, 57.49, half), 0.3),),
+            "clipped, 4.0 sigma",
+        )
         record_all(self.session, [record], context)
         record_outcomes(self.session, [ItemOutcome(f"image:{i}", Outcome.USED) for i in ids[:-1]], context)
         self.succeed(claimed, 63.0)
@@ -350,6 +435,8 @@ class Builder:
         record_all(
             self.session, [QualityRecord(item, measures, ()), GradeRecord(item, grade_by_limits({}, ()).grade)], context
         )
+        facts = f'{{"name": "{name}"}}'.encode()
+        self.product(context, "facts", f"{name}.facts.json", facts, item, "application/json")
         self.product(context, "plot", f"{name}.quality.png", sky_picture(self.rng, self.side, 1.0), item, "image/png")
         self.succeed(claimed, 12.0)
         claimed, context = self.start(made[3])
@@ -358,12 +445,24 @@ class Builder:
         )
         self.session.add_all(
             SourceRow(
-                image_id=stack, number=i + 1, healpix=i, ra_deg=324.7 + i / 1e4, dec_deg=57.4 + i / 2e4, x_pix=10.0 * i, y_pix=7.5 * i,
-                mag_auto=15.0 + i / 20, magerr_auto=0.001 + i / 1e4, mag_aper=[16.0, 15.5], magerr_aper=[0.01, 0.01], flux_radius_pix=1.6,
-                fwhm_pix=2.5, elongation=1.04, flags=0,
+                image_id=stack,
+                number=i + 1,
+                healpix=i,
+                ra_deg=324.7 + i / 1e4,
+                dec_deg=57.4 + i / 2e4,
+                x_pix=10.0 * i,
+                y_pix=7.5 * i,
+                mag_auto=15.0 + i / 20,
+                magerr_auto=0.001 + i / 1e4,
+                mag_aper=[16.0, 15.5],
+                magerr_aper=[0.01, 0.01],
+                flux_radius_pix=1.6,
+                fwhm_pix=2.5,
+                elongation=1.04,
+                flags=0,
             )
             for i in range(140)
-        )  # fmt: skip
+        )
         self.succeed(claimed, 9.0)
         claimed, context = self.start(made[4])
         self.product(

@@ -7,13 +7,14 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
 from spica.db.engine import Database, notify
 from spica.db.file import know_file, store_content
 from spica.db.job import need_job
-from spica.db.pages.image import read_distributions
+from spica.db.pages.listing import read_distributions
 from spica.db.person import find_person, read_audit
 from spica.db.tables.image import ImageRow, MeasureRow
 from spica.db.tables.quality import GradeRow
@@ -21,6 +22,7 @@ from spica.files.workspace import Workspace
 from spica.model.image import FileKind
 from spica.model.job import JobState
 from spica.model.overview import ImageEntry, JobEntry, NodeEntry, StackEntry
+from spica.reference import ReferenceStore, make_catalogue
 from spica_web.events import EventHub, stream_events
 
 
@@ -120,6 +122,39 @@ def test_pruned_log_falls_back_to_the_tail(survey: Any, visitor: Any, workspace:
     reply = visitor.become(survey.tokens["vera"]).get(f"/jobs/{survey.jobs['failed']}/log")
     assert reply.text == "match 744103p: 3 of 6\n"
     assert reply.headers["x-log-source"] == "tail"
+
+
+def test_a_rule_is_planned(survey: Any, visitor: Any, workspace: Workspace) -> None:
+    client = visitor.become(survey.tokens["oscar"])
+    words = {"rule": "grade in (A, B, C, D)", "object": "IC 1396", "filter": "i"}
+    dry = client.post("/rules/plan", data={**words, "dry": "true"})
+    assert dry.status_code == 200
+    assert "What would be planned" in dry.text
+    bare = client.post("/rules/plan", data={**words, "dry": "false"})
+    assert bare.status_code == 503
+    assert "spica reference add FILE" in bare.text
+    rng = np.random.default_rng(1)
+    ra, dec = 324.75 + rng.uniform(-1, 1, 900), 57.49 + rng.uniform(-0.5, 0.5, 900)
+    stars = make_catalogue(
+        ra, dec, err_ra_mas=0.5, err_dec_mas=0.5, mags={"g": rng.uniform(12, 20, 900)}, source="patch"
+    )
+    ReferenceStore(workspace.reference_folder).keep(stars, "patch")
+    made = client.post("/rules/plan", data={**words, "dry": "false"})
+    assert made.status_code == 303
+    assert made.headers["location"].startswith("/plans/")
+    text = client.get(made.headers["location"]).text
+    assert "oscar" in text
+    assert "astrometry" in text
+    again = client.post("/rules/plan", data=words)
+    assert "nothing is done twice" in again.text
+    nothing = client.post("/rules/plan", data={"rule": "seeing < 0.01"})
+    assert nothing.status_code == 404
+
+
+def test_a_rule_of_the_pages_reads_no_file(survey: Any, visitor: Any) -> None:
+    reply = visitor.become(survey.tokens["oscar"]).post("/rules/plan", data={"rule": 'image in list("/etc/passwd")'})
+    assert reply.status_code == 400
+    assert "root" not in reply.text
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from spica.db.pages.image import BINS, Distribution
+from spica.db.pages.listing import BINS, Distribution
 from spica.db.pages.survey import SkyShape
 from spica_web.draw.graph import GraphNode, draw_graph
 from spica_web.draw.sky import LARGE, Tangent, draw_sky, mollweide

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterable
@@ -99,10 +100,8 @@ class Guard:
             await _refuse(guarded, *refused)
             return
         body = _Body(receive, guarded)
-        try:
+        with contextlib.suppress(_BodyError):
             await self._app(scope, body.receive, body.send)
-        except _BodyError:
-            pass
         if body.fault is not None and not body.begun:
             await _refuse(guarded, body.fault.status, str(body.fault))
 
@@ -139,7 +138,7 @@ class _BodyError(Exception):
 
 
 class _Body:
-    """The body of one request: counted, and not waited for for ever; what the application makes of a fault is unsaid."""
+    """The body of one request: counted, and waited for so long; what is said of a fault is unsaid."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send

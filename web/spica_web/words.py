@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
 DASH = "–"
+SPOKEN = {
+    "seeing_arcsec": ("seeing", "arcsec"),
+    "ellipticity": ("ellipticity", ""),
+    "background_adu": ("background", "ADU"),
+    "noise_adu": ("noise", "ADU"),
+    "limiting_mag": ("depth", "mag"),
+    "zero_point_mag": ("zero point", "mag"),
+    "skyprobe_mag": ("SkyProbe", "mag"),
+    "n_stars": ("stars", ""),
+}
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
@@ -37,6 +48,21 @@ def short(value: Any) -> str:
     except (TypeError, ValueError):
         return str(value)
     return f"{number:.4g}".replace("-", "−")
+
+
+def plain(words: str) -> str:
+    """Return a reason as people say it: `seeing 1.32 > 1 arcsec: B` for `seeing_arcsec 1.32 > 1: B`."""
+    for name, (label, unit) in SPOKEN.items():
+        if words.startswith(name):
+            said = words.replace(name, label, 1)
+            return re.sub(r"([<>] \S+?)(?=:|$)", rf"\1 {unit}", said, count=1) if unit else said
+    return words
+
+
+def sentence(words: str) -> str:
+    """Return words as a sentence: a capital first, a mark at the end."""
+    said = words.strip()
+    return said[:1].upper() + said[1:] + ("" if said.endswith((".", "!", "?", "…")) else ".")
 
 
 def size(value: int | None) -> str:
@@ -103,6 +129,8 @@ FILTERS: dict[str, Callable[..., str]] = {
     "whole": whole,
     "percent": percent,
     "short": short,
+    "plain": plain,
+    "sentence": sentence,
     "size": size,
     "seconds": seconds,
     "instant": instant,

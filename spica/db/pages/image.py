@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, Float, Select, and_, cast, func, literal, select, union_all
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 
 from spica.db.grade import grade_history
 from spica.db.tables.file import ContentRow, FileRow, LocationRow, NodeRow
-from spica.db.tables.image import DetectorRow, HeaderRow, ImageReasonRow, ImageRow, MeasureRow
+from spica.db.tables.image import DetectorRow, HeaderRow, ImageReasonRow, ImageRow
 from spica.db.tables.job import AttemptRow, JobRow, OutcomeRow, PlanRow, SelectionMemberRow
 from spica.db.tables.person import PersonRow
 from spica.db.tables.product import ProductRow, StackInputRow
@@ -22,177 +19,6 @@ from spica.db.tables.quality import GradeReasonRow, GradeRow, QualityRow, Soluti
 from spica.model.image import ImageKind
 
 Condition = ColumnElement[bool]
-MEASURES = (
-    "seeing_arcsec",
-    "ellipticity",
-    "background_adu",
-    "noise_adu",
-    "limiting_mag",
-    "n_stars",
-    "zero_point_mag",
-    "skyprobe_mag",
-)
-BINS = 32
-
-
-@dataclass(frozen=True)
-class Facets:
-    """What the lists can be narrowed to."""
-
-    objects: tuple[str, ...]
-    filters: tuple[str, ...]
-    nights: tuple[date, ...]
-
-
-def read_facets(session: Session) -> Facets:
-    """Return the objects, filters and newest nights of exposures: one statement."""
-    of = ImageRow.kind == ImageKind.EXPOSURE
-
-    def part(word: str, shown: Any) -> Select[Any]:
-        return select(literal(word), shown).where(of, shown.is_not(None)).distinct()
-
-    night = func.to_char(ImageRow.night, "YYYY-MM-DD")
-    query = union_all(part("object", ImageRow.object), part("filter", ImageRow.filter), part("night", night))
-    found: dict[str, list[str]] = defaultdict(list)
-    for word, value in session.execute(query):
-        found[word].append(value)
-    nights = sorted((date.fromisoformat(n) for n in found["night"]), reverse=True)
-    objects = sorted(found["object"], key=str.casefold)
-    return Facets(tuple(objects[:500]), tuple(sorted(found["filter"])), tuple(nights[:400]))
-
-
-def count_images(session: Session, where: Sequence[Condition], kind: ImageKind) -> tuple[int, int]:
-    """Return how many images of a kind meet the conditions, and how many there are: one statement."""
-    met = func.count().filter(and_(True, *where))
-    query = (
-        select(met, func.count())
-        .select_from(ImageRow)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == kind)
-    )
-    n, total = session.execute(query).one()
-    return n, total
-
-
-def first_ids(session: Session, where: Sequence[Condition], limit: int) -> list[int]:
-    """Return the first ids of exposures that meet the conditions: one statement."""
-    query = (
-        select(ImageRow.id)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == ImageKind.EXPOSURE, *where)
-    )
-    return list(session.scalars(query.order_by(ImageRow.id).limit(limit)))
-
-
-def sum_exptime(session: Session, where: Sequence[Condition]) -> float:
-    """Return the exposure time of the exposures that meet the conditions, s: one statement."""
-    query = (
-        select(func.coalesce(func.sum(ImageRow.exptime_s), 0.0))
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == ImageKind.EXPOSURE, *where)
-    )
-    return float(session.scalar(query) or 0.0)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an image stands in a list: its neighbours, its position from 1, and the length of the list."""
-
-    previous: int | None
-    next: int | None
-    position: int
-    total: int
-
-
-def find_place(
-    session: Session, image_id: int, where: Sequence[Condition], order: Sequence[Any], kind: ImageKind
-) -> Place | None:
-    """Return the place of an image in a list, None where it is not in it: one statement."""
-    window: Any = {"order_by": [*order, ImageRow.id]}
-    listed = (
-        select(
-            ImageRow.id.label("id"),
-            func.lag(ImageRow.id).over(**window).label("before"),
-            func.lead(ImageRow.id).over(**window).label("after"),
-            func.row_number().over(**window).label("position"),
-            func.count().over().label("total"),
-        )
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == kind, *where)
-        .subquery()
-    )
-    row = session.execute(
-        select(listed.c.before, listed.c.after, listed.c.position, listed.c.total).where(listed.c.id == image_id)
-    ).one_or_none()
-    return None if row is None else Place(*row)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """How one measure is spread over the survey: counts between `low` and `high` (percentiles 1 and 99).
-
-    Counts have one bin below and one above; `below` is the fraction of images with a smaller value than this one.
-    """
-
-    measure: str
-    low: float
-    high: float
-    n: int
-    counts: tuple[int, ...]
-    below: float | None
-
-
-def read_distributions(session: Session, image: ImageRow) -> dict[str, Distribution]:
-    """Return the spread of each measure over the images of the same kind and filter: one statement.
-
-    A measure that fewer than three images know is left out.
-    """
-    base = (
-        select(ImageRow.id, *(getattr(MeasureRow, name) for name in MEASURES))
-        .join(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == image.kind, ImageRow.filter.is_not_distinct_from(image.filter))
-        .cte("base")
-    )
-    parts = [
-        select(base.c.id, literal(name).label("name"), cast(base.c[name], Float).label("value")).where(
-            base.c[name].is_not(None)
-        )
-        for name in MEASURES
-    ]
-    long = union_all(*parts).cte("long")
-    own = select(long.c.name, long.c.value).where(long.c.id == image.id).subquery("own")
-    bounds = (
-        select(
-            long.c.name,
-            func.percentile_cont(0.01).within_group(long.c.value).label("low"),
-            func.percentile_cont(0.99).within_group(long.c.value).label("high"),
-            func.count().label("n"),
-            (func.count().filter(long.c.value < own.c.value) / cast(func.count(), Float)).label("below"),
-        )
-        .outerjoin(own, own.c.name == long.c.name)
-        .group_by(long.c.name, own.c.value)
-        .subquery("bounds")
-    )
-    bin_of = func.width_bucket(long.c.value, bounds.c.low, bounds.c.high, BINS).label("bin")
-    query = (
-        select(long.c.name, bounds.c.low, bounds.c.high, bounds.c.n, bounds.c.below, bin_of, func.count())
-        .join(bounds, bounds.c.name == long.c.name)
-        .where(bounds.c.high > bounds.c.low, bounds.c.n >= 3)
-        .group_by(long.c.name, bounds.c.low, bounds.c.high, bounds.c.n, bounds.c.below, bin_of)
-    )
-    return _gathered([tuple(r) for r in session.execute(query)])
-
-
-def _gathered(rows: list[tuple[Any, ...]]) -> dict[str, Distribution]:
-    counts: dict[str, list[int]] = defaultdict(lambda: [0] * (BINS + 2))
-    heads: dict[str, tuple[float, float, int, float | None]] = {}
-    for name, low, high, n, below, number, count in rows:
-        counts[name][min(int(number), BINS + 1)] += count
-        heads[name] = (low, high, n, below)
-    return {
-        name: Distribution(name, low, high, n, tuple(counts[name]), below)
-        for name, (low, high, n, below) in heads.items()
-    }
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from spica.db.image import find_image, near_names
 from spica.db.overview import list_images
-from spica.db.pages.image import count_images
+from spica.db.pages.listing import count_images
 from spica.db.selection import compile_rule
 from spica.db.tables.image import ImageRow
 from spica.model.image import ImageKind

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from spica.db.pages.image import count_images
+from spica.db.pages.listing import count_images
 from spica.db.selection import compile_rule
 from spica.model.errors import RecipeError
 from spica.model.image import ImageKind

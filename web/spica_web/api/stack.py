@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from spica.db.overview import list_stacks
-from spica.db.pages.image import count_images
+from spica.db.pages.listing import count_images
 from spica.db.selection import compile_rule
 from spica.db.tables.image import ImageRow
 from spica.model.image import ImageKind

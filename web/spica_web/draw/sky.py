@@ -280,6 +280,5 @@ def _all_sky(shapes: Sequence[SkyShape], frame: Frame) -> Markup:
 def _svg(frame: Frame, body: str, words: str, *, many: bool = False) -> Markup:
     box = f"0 0 {frame.width:.0f} {frame.height:.0f}"
     return Markup(  # noqa: S704  names are escaped where they are written
-        f'<svg class="sky{" many" if many else ""}" viewBox="{box}" role="img" aria-label="{words}">'
-        f"{body}</svg>"
+        f'<svg class="sky{" many" if many else ""}" viewBox="{box}" role="img" aria-label="{words}">{body}</svg>'
     )

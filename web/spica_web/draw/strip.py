@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from spica.db.pages.image import Distribution
+from spica.db.pages.listing import Distribution
 
 WIDTH = 160.0
 HEIGHT = 24.0

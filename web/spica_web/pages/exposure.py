@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from spica.db.overview import list_images
-from spica.db.pages.image import Facets, count_images, read_facets
+from spica.db.pages.listing import Facets, count_images, read_facets
 from spica.model.errors import RecipeError
 from spica.model.image import ImageKind, ImageState
 from spica.model.overview import ImageEntry

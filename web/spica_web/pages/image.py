@@ -15,13 +15,10 @@ from spica.db.pages.image import (
     FileEntry,
     GradeEntry,
     OutcomeEntry,
-    Place,
     ProductEntry,
     StackUse,
-    find_place,
     image_outcomes,
     read_detectors,
-    read_distributions,
     read_file_entry,
     read_grades,
     read_header,
@@ -30,6 +27,7 @@ from spica.db.pages.image import (
     read_solved,
     read_uses,
 )
+from spica.db.pages.listing import Place, find_place, read_distributions
 from spica.db.person import Person, audit
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.quality import GradeRow, SolutionImageRow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from spica.db.pages.image import Distribution
+from spica.db.pages.listing import Distribution
 from spica.db.tables.image import MeasureRow
 from spica.instruments.registry import Registry
 from spica.model.errors import RecipeError

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, func, not_
 from sqlalchemy.orm import Session
 
 from spica.db.overview import list_images
-from spica.db.pages.image import Facets, count_images, first_ids, read_facets, sum_exptime
+from spica.db.pages.listing import Facets, count_images, first_ids, read_facets, sum_exptime
 from spica.db.person import audit
 from spica.db.selection import Judged, compile_rule, judge
 from spica.db.tables.image import ImageRow

@@ -17,13 +17,13 @@ from spica.db.pages.image import (
     FileEntry,
     GradeEntry,
     ProductEntry,
-    read_distributions,
     read_file_entry,
     read_grades,
     read_products,
     read_products_of_plan,
     read_reasons,
 )
+from spica.db.pages.listing import read_distributions
 from spica.db.pages.stack import (
     InputEntry,
     WhyNot,
