@@ -55,7 +55,8 @@ def _head(m: Measured) -> list[str]:
         f"Both chains on the same files in the same run, stage beside stage, {m.slots} processes or threads at a time, "
         f"{rounds} round(s), the cheapest counts; kernels compiled before, compile time excluded. "
         f"Python {platform.python_version()}, numpy {version('numpy')}, numba {version('numba')}, "
-        f"{platform.machine()}. Other work on the machine raises wall seconds most, and CPU seconds too where threads wait by spinning.",
+        f"{platform.machine()}. "
+        "Other work on the machine raises wall seconds most, and CPU seconds too where threads wait by spinning.",
         "",
     ]
 

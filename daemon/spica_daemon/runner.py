@@ -62,7 +62,8 @@ def step_environment(source: Mapping[str, str], cache: Path, attempt: Path, thre
     kept.setdefault("HOME", str(attempt))
     kept.setdefault("LANG", "C.UTF-8")
     number = str(max(threads, 1))
-    counts = {f"{tool}_NUM_THREADS": number for tool in ("OMP", "NUMBA", "OPENBLAS", "MKL")}
+    counts = {"OMP_NUM_THREADS": number, "NUMBA_NUM_THREADS": number, "OMP_WAIT_POLICY": "PASSIVE"}
+    counts |= {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # small matrices: more threads only wait
     return {
         **kept,
         **counts,

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 @click.option("--explain", is_flag=True, help="Print the history and the machine's reasons.")
 @click.pass_context
 def grade_command(ctx: click.Context, image: str, letter: str | None, comment: str | None, explain: bool) -> None:
-    """Give IMAGE (name or id) a grade A, B, C or D; history is kept."""
+    """Give IMAGE (name or id) a grade A, B, C or D; history is kept.
+
+    \b
+    For example:
+      spica grade 744123p C --comment 'guiding lost'
+      spica grade 744123p --explain
+    """
     from spica.cli.explain import need_image
     from spica.db.grade import add_grade, grade_history
     from spica.db.person import audit

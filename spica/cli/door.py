@@ -117,5 +117,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.2f}"
     if isinstance(value, tuple):
-        return "; ".join(getattr(v, "text", str(v)) for v in value)
-    return str(value)
+        return plain("; ".join(getattr(v, "text", str(v)) for v in value))
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """Return header text for a terminal: what would move its cursor or colour it becomes a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -35,7 +35,12 @@ def need_image(session: Session, name: str) -> ImageRow:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array, and nothing else.")
 @click.pass_context
 def why_command(ctx: click.Context, image: str, stack: str | None, as_json: bool) -> None:
-    """Say why IMAGE is, or is not, in STACK; without STACK for every stack it was a candidate of."""
+    """Say why IMAGE is, or is not, in STACK; without STACK for every stack it was a candidate of.
+
+    \b
+    For example:
+      spica why 744123p D1_r
+    """
     from spica.scheduling.why import why_image
 
     with open_survey(ctx) as (_, database), database.read() as session:

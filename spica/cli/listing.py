@@ -94,12 +94,21 @@ def status_command(ctx: click.Context, as_json: bool) -> None:
 @click.command("images")
 @click.option("--rule", help="Only images for which this rule is true.")
 @click.option(
-    "--kind", type=click.Choice(["exposure", "stack", "calibrated", "all"]), default="exposure", show_default=True
+    "--kind",
+    type=click.Choice(["exposure", "stack", "calibrated", "all"]),
+    default="exposure",
+    show_default=True,
+    help="What to list.",
 )
 @format_options
 @click.pass_context
 def images_command(ctx: click.Context, rule: str | None, kind: str, as_json: bool, as_csv: bool) -> None:
-    """List exposures with their measures, grade, state and reasons."""
+    """List exposures with their measures, grade, state and reasons.
+
+    \b
+    For example:
+      spica images --rule 'filter = "r" and seeing < 0.8' --json
+    """
     from spica.db.overview import list_images
     from spica.model.image import ImageKind
 

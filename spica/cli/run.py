@@ -67,7 +67,13 @@ def ingest_command(
     recipe_name: str | None,
     settings: tuple[str, ...],
 ) -> int:
-    """Take in files and folders: verify, register and assess every exposure. By default the incoming folder."""
+    """Take in files and folders: verify, register and assess every exposure. By default the incoming folder.
+
+    \b
+    For example:
+      spica ingest --wait
+      spica ingest /data/tonight --watch
+    """
     from spica.scheduling.intake import take_in
 
     with open_survey(ctx) as (workspace, database):
@@ -150,14 +156,21 @@ def _end_ingest(
 @recipe_options
 @click.pass_context
 def schedule_command(ctx: click.Context, /, wait: bool, dry_run: bool, as_json: bool, **words: Any) -> int:
-    """Choose exposures by rule, group them by MODE, and plan what solves, stacks, judges and delivers them."""
+    """Choose exposures by rule, group them by MODE, and plan what solves, stacks, judges and delivers them.
+
+    \b
+    For example:
+      spica schedule survey --rule 'seeing < 1.0 and grade in (A, B)' --dry-run
+      spica schedule area --ra 36.5 --dec -4.5 --radius 0.2 --filter r --wait
+      spica schedule single --images wanted.txt --set stack.combine=median
+    """
     from spica.scheduling.select import schedule, wish_of
 
     with open_survey(ctx) as (workspace, database):
         name, settings = words.pop("recipe_name"), words.pop("settings")
         strict = bool(words.pop("strict"))
         recipe = read_recipes(workspace, name, settings)
-        wish = wish_of(**words)
+        wish = wish_of(**words, aliases=workspace.object_aliases)
         done = schedule(database, workspace, wish, recipe, dry_run=dry_run)
         if not as_json or dry_run:
             _show_schedule(done, as_json, dry_run)

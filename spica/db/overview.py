@@ -211,8 +211,8 @@ def stale_stacks(session: Session, ids: Sequence[int]) -> set[int]:
 
 
 def _concerns(candidate: type[ImageRow]) -> ColumnElement[bool]:
-    """Tell whether a candidate is an input of the stack, or was judged for its object and filter: one rule makes many."""
-    given = select(StackInputRow.id).where(
+    """Tell whether a candidate is an input of the stack, or of its object and filter: a selection makes many stacks."""
+    given = select(StackInputRow.image_id).where(
         StackInputRow.stack_id == ImageRow.id, StackInputRow.image_id == candidate.id
     )
     same = (candidate.object_key == ImageRow.object_key) & (candidate.filter == ImageRow.filter)

@@ -32,6 +32,8 @@ from spica.files.scan import (
 from spica.files.unit import HduToWrite, free_cards, image_hdu, write_hdus
 from spica.model.errors import DataError
 
+TILE_ROWS = 16
+"""Rows of a compressed tile: rows are read in strips."""
 _STRIP_PIXELS = 4 * 1024 * 1024
 Section = tuple[slice | int, ...]
 
@@ -223,6 +225,10 @@ def _scaled(raw: np.ndarray, scale: float, zero: float, blank: int | None, dtype
     """Return raw * scale + zero in the wanted type, worked in strips so that no large float64 copy arises."""
     if scale == 1.0 and zero == 0.0 and (blank is None or dtype.kind != "f"):
         return np.asarray(raw).astype(dtype)
+    if scale == 1.0 and blank is None and dtype == np.float32 and raw.dtype.itemsize <= 2 and abs(zero) <= 65536.0:
+        exact = np.asarray(raw).astype(np.float32)  # 16-bit integers and their offset are exact in float32
+        exact += np.float32(zero)
+        return exact
     out = np.empty(raw.shape, dtype)
     rows_out = out.reshape(-1, out.shape[-1]) if out.ndim else out.reshape(1, 1)
     rows_in = raw.reshape(rows_out.shape)
@@ -317,6 +323,7 @@ def _write_compressed(
                 quantize_level=level if quantised else 0.0,
                 quantize_method=2 if quantised else -1,
                 dither_seed=1,
+                tile_shape=(min(TILE_ROWS, image.data.shape[-2]), image.data.shape[-1]),
             )
         )
     with atomic_path(path) as temporary, warnings.catch_warnings(), temporary.open("wb") as stream:

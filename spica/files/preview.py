@@ -53,6 +53,9 @@ def reduce_blocks(strips: Iterable[np.ndarray], factor: int) -> np.ndarray:
         open_end = strip.shape[0] % factor != 0
         values = np.asarray(strip, dtype=np.float32)
         good = np.isfinite(values)
+        if good.all() and values.shape[0] % factor == 0:
+            parts.append(_whole_blocks(values, factor))
+            continue
         rows = np.arange(0, values.shape[0], factor)
         columns = np.arange(0, values.shape[1], factor)
         total = np.add.reduceat(np.where(good, values, np.float32(0)), rows, axis=0, dtype=np.float64)
@@ -63,6 +66,18 @@ def reduce_blocks(strips: Iterable[np.ndarray], factor: int) -> np.ndarray:
         np.divide(total, count, out=mean, where=count > 0, casting="same_kind")
         parts.append(mean)
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+
+def _whole_blocks(values: np.ndarray, factor: int) -> np.ndarray:
+    """Return block means of finite pixels whose rows are a multiple of the factor."""
+    ny, nx = values.shape
+    whole = nx // factor * factor
+    by_row = values.reshape(ny // factor, factor, nx).sum(axis=1, dtype=np.float64)
+    mean = by_row[:, :whole].reshape(ny // factor, whole // factor, factor).sum(axis=2) / factor**2
+    if whole < nx:
+        rest = by_row[:, whole:].sum(axis=1, keepdims=True) / (factor * (nx - whole))
+        mean = np.concatenate([mean, rest], axis=1)
+    return mean.astype(np.float32)
 
 
 def mosaic_tiles(tiles: Sequence[Tile], factor: int, max_size_pix: int) -> np.ndarray:

@@ -110,6 +110,7 @@ def wish_of(
     dec: float | None = None,
     radius: float | None = None,
     images_file: Path | None = None,
+    aliases: dict[str, str] | None = None,
 ) -> Wish:
     """Build a wish from the words of a command.
 
@@ -133,7 +134,7 @@ def wish_of(
     return Wish(
         mode=chosen,
         rule=text,
-        object_key=normalise_object(object_name) if object_name else None,
+        object_key=normalise_object(object_name, aliases) if object_name else None,
         filter=filter_name,
         circle=_circle(chosen, ra, dec, radius),
         lists=lists,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from spica.db.tables.image import ImageRow
 from spica.db.tables.job import PlanRow, SelectionMemberRow, SelectionRow
 from spica.db.tables.product import StackInputRow
+from spica.model.association import Mode
 from spica.model.image import ImageKind
 from spica.model.job import Outcome
 
@@ -31,7 +32,7 @@ def why_image(session: Session, image_id: int, stack_id: int | None = None) -> l
     """Return an answer for every stack (or the one named) of whose selection or inputs the image was a candidate."""
     image = session.get_one(ImageRow, image_id)
     query = (
-        select(ImageRow, SelectionMemberRow, StackInputRow, SelectionRow.rule)
+        select(ImageRow, SelectionMemberRow, StackInputRow, SelectionRow.rule, PlanRow.mode)
         .join(PlanRow, PlanRow.id == ImageRow.plan_id)
         .outerjoin(SelectionRow, SelectionRow.id == PlanRow.selection_id)
         .outerjoin(
@@ -42,7 +43,18 @@ def why_image(session: Session, image_id: int, stack_id: int | None = None) -> l
         .where(ImageRow.kind != ImageKind.EXPOSURE, _concerned(image, stack_id))
         .order_by(ImageRow.id)
     )
-    return [_answer(image, stack, member, given, rule) for stack, member, given, rule in session.execute(query)]
+    return [
+        _answer(image, stack, member, given, rule, _differences(image, stack, mode))
+        for stack, member, given, rule, mode in session.execute(query)
+    ]
+
+
+def _differences(image: ImageRow, stack: ImageRow, mode: Mode) -> str:
+    """Return by what an image can belong to no stack like this one, in words; empty where by nothing."""
+    pairs = [("filter", image.filter, stack.filter), ("camera", image.instrument, stack.instrument)]
+    if mode is not Mode.AREA:
+        pairs.append(("object", image.object_key, stack.object_key))
+    return " and ".join(noun for noun, here, there in pairs if here != there)
 
 
 def _concerned(image: ImageRow, stack_id: int | None):  # type: ignore[no-untyped-def]
@@ -53,15 +65,24 @@ def _concerned(image: ImageRow, stack_id: int | None):  # type: ignore[no-untype
 
 
 def _answer(
-    image: ImageRow, stack: ImageRow, member: SelectionMemberRow | None, given: StackInputRow | None, rule: str | None
+    image: ImageRow,
+    stack: ImageRow,
+    member: SelectionMemberRow | None,
+    given: StackInputRow | None,
+    rule: str | None,
+    differences: str,
 ) -> Why:
-    used, clause, value, words = _judge(stack, member, given, rule)
+    used, clause, value, words = _judge(stack, member, given, rule, differences)
     sentence = f"{image.name} is {'' if used else 'not '}in {stack.name}: {words}"
     return Why(image.name, stack.name, stack.id, used, clause, value, sentence)
 
 
 def _judge(
-    stack: ImageRow, member: SelectionMemberRow | None, given: StackInputRow | None, rule: str | None
+    stack: ImageRow,
+    member: SelectionMemberRow | None,
+    given: StackInputRow | None,
+    rule: str | None,
+    differences: str,
 ) -> tuple[bool, str | None, str | None, str]:
     if given is not None:
         if given.outcome is Outcome.LEFT_OUT:
@@ -74,4 +95,5 @@ def _judge(
         return False, None, None, "it was no candidate: another object, filter, camera or field"
     if not member.chosen:
         return False, member.clause, member.value, f"{member.clause} ({member.value})"
-    return False, None, None, "the rule holds, but it belongs to another group: its footprint does not connect"
+    apart = f"has another {differences}" if differences else "belongs to another group: its footprint does not connect"
+    return False, None, None, f"the rule holds, but it {apart}"

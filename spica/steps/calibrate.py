@@ -12,7 +12,7 @@ from spica.files.head import read_head
 from spica.files.header import HeaderCards, make_cards
 from spica.files.ldac import LdacCatalogue, read_ldac, write_ldac
 from spica.files.mef import ImageToWrite, write_mef
-from spica.files.preview import make_preview, write_png
+from spica.files.preview import write_png
 from spica.files.slug import slug
 from spica.files.wcs import pixel_scale_arcsec, read_wcs
 from spica.model.errors import DataError
@@ -23,7 +23,7 @@ from spica.steps.base import Step, StepContext
 from spica.steps.facts import FactsSheet, read_sheet
 from spica.steps.made import MadeStack, write_made
 from spica.steps.pixels import open_exposure
-from spica.steps.quality import preview_tiles
+from spica.steps.quality import draw_preview
 from spica.steps.stack import read_solution
 
 
@@ -99,7 +99,7 @@ def _write_pixels(
         path = context.folder / f"{name}.fits"
         write_mef(path, images, facts)
         preview = context.folder / f"{name}.preview.png"
-        write_png(preview, make_preview(*preview_tiles(detectors, sheet)))
+        write_png(preview, draw_preview(detectors, sheet))
     context.add_product(Role.CALIBRATED, path, item=item)
     context.add_product(Role.PREVIEW, preview, item=item)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from astropy.wcs import WCS
+from numpy.typing import NDArray
 
 from spica.algorithms.quality import (
     STACK_PARAMETERS,
@@ -64,21 +65,28 @@ def parameters_of(context: StepContext, sheet: FactsSheet) -> QualityParameters:
 def assess_exposure(context: StepContext, verified: Verified) -> None:
     """Measure all detectors of one exposure; write weight, catalogue, preview and plots; record measures and grade."""
     sheet = verified.sheet
-    parameters = parameters_of(context, sheet)
-    with open_exposure(verified.path, sheet) as detectors:
-        with ThreadPoolExecutor(context.recipe.resources.threads) as pool:
-            assessed = list(pool.map(lambda d: _assess(d, sheet, parameters), detectors))
-        write_exposure_products(context, verified, detectors, assessed)
+    parameters, mosaic = parameters_of(context, sheet), plan_mosaic(sheet)
+    with (
+        open_exposure(verified.path, sheet) as detectors,
+        ThreadPoolExecutor(context.recipe.resources.threads) as pool,
+    ):
+        found = list(pool.map(lambda d: _assess(d, sheet, parameters, mosaic.factor), detectors))
+    assessed = [quality for quality, _ in found]
+    write_exposure_products(context, verified, mosaic.tiles([reduced for _, reduced in found]), assessed)
     record_exposure_quality(context, verified, assessed)
 
 
-def _assess(pixels: LazyPixels, sheet: FactsSheet, parameters: QualityParameters) -> DetectorQuality:
+def _assess(
+    pixels: LazyPixels, sheet: FactsSheet, parameters: QualityParameters, factor: int
+) -> tuple[DetectorQuality, NDArray[np.float32]]:
+    """Return the quality of a detector and its picture, reduced by a factor."""
     d, exposure = pixels.sheet, sheet.exposure
     assert d is not None
     if not d.pixel_scale_arcsec:
         raise DataError(f"detector {d.name} has no pixel scale; add pixel_scale to the instrument's profile")
-    return assess_detector(
-        pixels.whole(),
+    data = pixels.whole()
+    quality = assess_detector(
+        data,
         exptime_s=max(float(exposure.exptime_s or 0.0), 1e-3),
         gain_e_per_adu=d.gain_e_per_adu,
         read_noise_e=d.read_noise_e,
@@ -87,10 +95,11 @@ def _assess(pixels: LazyPixels, sheet: FactsSheet, parameters: QualityParameters
         zero_point_mag=sheet.nominal_zero_point_mag,
         parameters=parameters,
     )
+    return quality, reduce_blocks(row_strips(data, factor), factor)
 
 
 def write_exposure_products(
-    context: StepContext, verified: Verified, detectors: Sequence[LazyPixels], assessed: Sequence[DetectorQuality]
+    context: StepContext, verified: Verified, picture: Sequence[Tile], assessed: Sequence[DetectorQuality]
 ) -> None:
     """Write weight map, catalogue, preview and plots of one exposure."""
     item, sheet = verified.item, verified.sheet
@@ -104,7 +113,7 @@ def write_exposure_products(
     write_ldac(catalogue, [_ldac(q, d, sheet) for q, d in zip(assessed, sheet.detectors, strict=True)])
     context.add_product(Role.CATALOGUE, catalogue, item=item)
     preview = context.folder / f"{verified.stem}.preview.png"
-    write_png(preview, make_preview(*preview_tiles(detectors, sheet)))
+    write_png(preview, make_preview(picture, PREVIEW_PIX, plan_mosaic(sheet).factor))
     context.add_product(Role.PREVIEW, preview, item=item)
     if context.recipe.quality.plots:
         plot = context.folder / f"{verified.stem}.quality.png"
@@ -165,8 +174,20 @@ def _place(d: DetectorSheet, sheet: FactsSheet) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def preview_tiles(detectors: Sequence[LazyPixels], sheet: FactsSheet) -> tuple[list[Tile], int, int]:
-    """Return reduced detectors at their places in the mosaic, the size of the picture, and the binning."""
+@dataclass(frozen=True)
+class Mosaic:
+    """Where the detectors stand in the picture of an exposure: lower left corners in pixels, and the binning."""
+
+    corners_pix: tuple[tuple[int, int], ...]
+    factor: int
+
+    def tiles(self, reduced: Sequence[NDArray[np.float32]]) -> list[Tile]:
+        """Return the reduced detectors at their places."""
+        return [Tile(r, x, y) for r, (x, y) in zip(reduced, self.corners_pix, strict=True)]
+
+
+def plan_mosaic(sheet: FactsSheet) -> Mosaic:
+    """Place the detectors of an exposure in one picture."""
     corners = []
     for d in sheet.detectors:
         x, y = _place(d, sheet)
@@ -176,11 +197,14 @@ def preview_tiles(detectors: Sequence[LazyPixels], sheet: FactsSheet) -> tuple[l
     right = max(c[0] + d.n_x for c, d in zip(corners, sheet.detectors, strict=True))
     top = max(c[1] + d.n_y for c, d in zip(corners, sheet.detectors, strict=True))
     factor = binning_for((int(top - bottom), int(right - left)), PREVIEW_PIX)
-    tiles = [
-        Tile(reduce_blocks(row_strips(p.whole(), factor), factor), round(c[0] - left), round(c[1] - bottom))
-        for p, c in zip(detectors, corners, strict=True)
-    ]
-    return tiles, PREVIEW_PIX, factor
+    return Mosaic(tuple((round(x - left), round(y - bottom)) for x, y in corners), factor)
+
+
+def draw_preview(detectors: Sequence[LazyPixels], sheet: FactsSheet) -> NDArray[np.uint8]:
+    """Return the picture of an exposure, read from its file."""
+    mosaic = plan_mosaic(sheet)
+    reduced = [reduce_blocks(row_strips(p.whole(), mosaic.factor), mosaic.factor) for p in detectors]
+    return make_preview(mosaic.tiles(reduced), PREVIEW_PIX, mosaic.factor)
 
 
 def make_panel(

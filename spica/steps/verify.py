@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spica.files.checksum import write_atomic
@@ -14,7 +14,7 @@ from spica.files.wcs import WcsError
 from spica.instruments.registry import Registry, load_instruments
 from spica.instruments.translate import translate
 from spica.model.errors import DataError
-from spica.model.image import ExposureRecord, FrameType, ImageState
+from spica.model.image import ExposureRecord, FrameType, ImageState, normalise_object
 from spica.model.job import Reason, ResolvedInput
 from spica.model.product import Role
 from spica.steps.base import StepContext
@@ -61,7 +61,7 @@ def verify_exposure(context: StepContext, given: ResolvedInput, registry: Regist
     except (DataError, WcsError) as error:
         _reject(context, item, name, (Reason(_code(error), str(error)),), report.headers)
         return None
-    return _register(context, item, name, path, sheet, report)
+    return _register(context, item, name, path, _with_alias(context, sheet), report)
 
 
 def _is_broken(report: FileReport, file_name: str) -> bool:
@@ -93,6 +93,16 @@ def _translate(
 ) -> FactsSheet:
     instrument = registry.recognise(headers, file_name)
     return make_sheet(item, name, translate(instrument, headers, file_name), instrument)
+
+
+def _with_alias(context: StepContext, sheet: FactsSheet) -> FactsSheet:
+    """Name the object as the survey's alias table does; the header's own spelling stays in `object_raw`."""
+    aliases = context.request.facts.get("aliases")
+    if not isinstance(aliases, dict) or not sheet.exposure.object:
+        return sheet
+    table = {normalise_object(str(spelling)): str(name) for spelling, name in aliases.items()}
+    name = table.get(normalise_object(sheet.exposure.object), sheet.exposure.object)
+    return replace(sheet, exposure=replace(sheet.exposure, object=name))
 
 
 def _register(

@@ -114,7 +114,21 @@ def test_no_reference_over_the_field_says_how_to_add_one(world: Any) -> None:
     assert _counts(world) == before
 
 
-HOSTILE = ["../../etc/passwd", "$(rm -rf /)", 'a"; drop table image; --', "M 31 \u2728 \u00e9", "\n\r\t", "-rf", "=1+1"]
+HOSTILE = [
+    "../../etc/passwd",
+    "$(rm -rf /)",
+    'a"; drop table image; --',
+    "M 31 \u2728 \u00e9",
+    "a\n\r\tb",
+    "-rf",
+    "=1+1",
+]
+
+
+def test_an_object_of_blanks_is_unknown(field_world: Any) -> None:
+    _fill(field_world, 1, object=" \t ")
+    with pytest.raises(NothingToDoError, match="object unknown"):
+        _schedule(field_world)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -26,11 +26,14 @@ def test_isolated_means_no_comparable_neighbour() -> None:
     assert isolated(ra, dec, mag).tolist() == [False, False, True, False, True]
 
 
-def test_seeing_of_a_stack_is_the_quadratic_mean_by_weight() -> None:
-    exposures = [
-        (SimpleNamespace(plan=SimpleNamespace(seeing_arcsec=s)), share, 1.0) for s, share in ((0.6, 0.75), (1.0, 0.25))
-    ]
-    assert true_seeing(exposures) == pytest.approx(math.sqrt(0.75 * 0.36 + 0.25 * 1.0))
+def test_seeing_of_a_stack_lies_between_its_inputs_and_leans_to_the_heavier() -> None:
+    def mixed(*shares: float) -> float:
+        plans = [SimpleNamespace(seeing_arcsec=s, moffat_beta=3.0) for s in (0.6, 1.0)]
+        return true_seeing([(SimpleNamespace(plan=p), w, 1.0) for p, w in zip(plans, shares, strict=True)])
+
+    assert mixed(1.0, 0.0) == pytest.approx(0.6, rel=1e-3)
+    assert mixed(0.0, 1.0) == pytest.approx(1.0, rel=1e-3)
+    assert 0.6 < mixed(0.75, 0.25) < mixed(0.5, 0.5) < mixed(0.25, 0.75) < 1.0
 
 
 def test_four_equal_exposures_reach_three_quarters_of_a_magnitude_deeper() -> None:
