@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,8 @@ def test_a_stack_is_what_the_truth_says(survey: Survey) -> None:
             assert image.data.shape == weight.data.shape
             assert (weight.data >= 0).all()
             assert (weight.data > 0).mean() > 0.5
-        wcs = WCS(header)
+        with warnings.catch_warnings(action="ignore"):
+            wcs = WCS(header)
         ra, dec, mag = _lonely_stars(survey.walk.truth, stack["filter"])
         x, y = wcs.all_world2pix(ra, dec, 0)
         inside = (x > 20) & (y > 20) & (x < data.shape[1] - 20) & (y < data.shape[0] - 20)
@@ -154,7 +156,7 @@ def test_a_stack_is_what_the_truth_says(survey: Survey) -> None:
         bad, _, _ = sep.sum_circle((np.asarray(weights_of) <= 0).astype(float), x[inside], y[inside], 15.0)
         whole = (bad == 0) & (light > 0)
         offset = -2.5 * np.log10(light[whole]) + 30.0 - mag[inside][whole]
-        assert whole.sum() >= 4
+        assert whole.sum() >= 5
         # In the aperture of the zero points, 3.7 arcsec; the AUTO magnitudes of the tools lose up to 2 %.
         assert np.median(offset) == pytest.approx(0.0, abs=0.01 if survey.engine == "native" else 0.04)
         assert header["MAGZEROP"] == 30.0

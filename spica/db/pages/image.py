@@ -144,7 +144,8 @@ class StackUse:
 
 def read_uses(session: Session, image_id: int, limit: int = 100) -> list[StackUse]:
     """Return the plans that judged an exposure, newest first: one statement."""
-    stack, entry = aliased(ImageRow), aliased(StackInputRow)
+    stack, entry, image = aliased(ImageRow), aliased(StackInputRow), aliased(ImageRow)
+    its_own = (PlanRow.filter == image.filter) & PlanRow.object_key.in_((image.object_key, ""))
     query = (
         select(
             PlanRow.id,
@@ -163,7 +164,8 @@ def read_uses(session: Session, image_id: int, limit: int = 100) -> list[StackUs
         .join(SelectionMemberRow, SelectionMemberRow.selection_id == PlanRow.selection_id)
         .outerjoin(stack, (stack.plan_id == PlanRow.id) & (stack.kind != ImageKind.EXPOSURE))
         .outerjoin(entry, (entry.stack_id == stack.id) & (entry.image_id == SelectionMemberRow.image_id))
-        .where(SelectionMemberRow.image_id == image_id)
+        .join(image, image.id == SelectionMemberRow.image_id)
+        .where(SelectionMemberRow.image_id == image_id, entry.stack_id.is_not(None) | its_own)
         .order_by(PlanRow.id.desc())
         .limit(limit)
     )
