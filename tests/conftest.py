@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numba
 import psycopg
 import pytest
 from sqlalchemy.orm import Session
@@ -29,7 +30,7 @@ from spica.db.node import know_node
 from spica.db.product import record_product
 from spica.db.quality import record_quality
 from spica.db.schema import migrate
-from spica.files.workspace import Workspace, init_workspace, read_workspace
+from spica.files.workspace import Workspace, init_workspace, kernel_cache, read_workspace
 from spica.model.grade import Grade, GradeRecord
 from spica.model.image import DetectorRecord, ExposureRecord, FileKind, ImageState
 from spica.model.job import FileRef, ProductRef, Request
@@ -37,6 +38,8 @@ from spica.model.product import Role
 from spica.model.quality import DetectorMeasures, QualityRecord
 
 ROOT = Path(__file__).resolve().parent.parent
+
+numba.config.CACHE_DIR = str(kernel_cache(ROOT / ".kernels"))  # what `spica warm` compiled serves the tests too
 
 
 def _data_folder() -> Path:

@@ -300,7 +300,6 @@ def _record(
     done: Scheduled,
 ) -> None:
     recipe_id = know_recipe(session, recipe)
-    selection_id = record_selection(session, judged, wish.person_id)
     for association, label, place in found:
         members = read_members(session, association)
         key = product_hash(association, members, recipe)
@@ -311,9 +310,25 @@ def _record(
                 Planned(label, association.image_ids, standing.id, product.id if product is not None else None)
             )
             continue
+        selection_id = record_selection(session, judged_for(judged, association), wish.person_id)
         done.plans.append(
             _plan(session, workspace, wish, recipe, recipe_id, selection_id, association, label, members, place, key)
         )
+
+
+def judged_for(judged: Judged, association: Association) -> Judged:
+    """Return the candidates of one association: its members, and those of its camera, filter and object."""
+    members = set(association.image_ids)
+
+    def concerns(c: Candidate) -> bool:
+        alike = (c.instrument, c.filter) == (association.instrument, association.filter)
+        return c.image_id in members or (alike and association.object_key in ("", c.object_key))
+
+    return Judged(
+        judged.rule,
+        tuple(c for c in judged.chosen if concerns(c)),
+        tuple(o for o in judged.left_out if concerns(o.candidate)),
+    )
 
 
 def _plan(

@@ -92,8 +92,8 @@ def _judge(
         share = "" if given.weight_fraction is None else f", {100 * given.weight_fraction:.1f} % of the weight"
         return True, None, None, f"chosen by {rule}{share}"
     if member is None:
-        return False, None, None, "it was no candidate: another object, filter, camera or field"
+        why = f"it has another {differences}" if differences else "it was not there, or outside, when this was planned"
+        return False, None, None, f"it was no candidate: {why}"
     if not member.chosen:
         return False, member.clause, member.value, f"{member.clause} ({member.value})"
-    apart = f"has another {differences}" if differences else "belongs to another group: its footprint does not connect"
-    return False, None, None, f"the rule holds, but it {apart}"
+    return False, None, None, "the rule holds, but it belongs to another group: its footprint does not connect"
