@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spica.cli.door import open_survey
+from spica.cli.door import open_survey, say
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -47,11 +47,9 @@ def grade_command(ctx: click.Context, image: str, letter: str | None, comment: s
                 for grade, reasons in grade_history(session, need_image(session, image).id):
                     taken = " (taken back)" if grade.withdrawn_at else ""
                     said = f": {grade.comment}" if grade.comment else ""
-                    click.echo(
-                        f"{grade.created_at:%Y-%m-%d %H:%M} {grade.source.value} {grade.grade.value}{said}{taken}"
-                    )
+                    say(f"{grade.created_at:%Y-%m-%d %H:%M} {grade.source.value} {grade.grade.value}{said}{taken}")
                     for reason in reasons:
-                        click.echo(f"    {reason.text}")
+                        say(f"    {reason.text}")
 
 
 @click.command("regrade")

@@ -121,6 +121,11 @@ def _cell(value: Any) -> str:
     return plain(str(value))
 
 
+def say(text: str) -> None:
+    """Print lines that may hold header text."""
+    click.echo("\n".join(plain(line) for line in text.split("\n")))
+
+
 def plain(text: str) -> str:
     """Return header text for a terminal: what would move its cursor or colour it becomes a question mark."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spica.cli.door import open_survey, print_json
+from spica.cli.door import open_survey, print_json, say
 from spica.model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def why_command(ctx: click.Context, image: str, stack: str | None, as_json: bool
         state = row.state.value
         click.echo(f"{row.name} ({state}) was no candidate of {stack or 'any stack'}; see spica images")
     for a in answers:
-        click.echo(a.sentence)
+        say(a.sentence)
 
 
 @click.command("log")
@@ -105,7 +105,7 @@ def report_command(ctx: click.Context, what: str, as_json: bool, output: Path | 
         click.echo(f"written to {output}")
     else:
         for line in report_lines(report):
-            click.echo(line)
+            say(line)
 
 
 @click.command("reproduce")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spica.cli.door import open_survey, print_json, workspace_of
+from spica.cli.door import open_survey, print_json, say, workspace_of
 from spica.cli.wait import progress_bar, wait_for
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _end_ingest(
         if waited:
             click.echo(f"{len(images) - len(rejected)} exposures registered, {len(rejected)} rejected")
         for image in rejected:
-            click.echo(f"  {image.name}: {'; '.join(r.text for r in image.reason)}")
+            say(f"  {image.name}: {'; '.join(r.text for r in image.reason)}")
     for path, why in report.unreadable:
         sys.stderr.write(f"spica: {path} cannot be read ({why}); mend its permissions and ingest it again\n")
     if report.unreadable:
@@ -185,7 +185,7 @@ def _show_schedule(done: Scheduled, as_json: bool, dry_run: bool) -> None:
         print_json(done.summary())
         return
     for line in done.lines(dry_run):
-        click.echo(line)
+        say(line)
 
 
 @click.command("daemon", context_settings={"ignore_unknown_options": True})

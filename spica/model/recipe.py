@@ -92,7 +92,9 @@ class AstrometrySection:
 class PhotometrySection:
     """Relative and absolute zero points."""
 
-    aperture_arcsec: float = parameter(0.0, "arcsec", "aperture of the solution's fluxes; 0: MAG_AUTO", low=0, high=60)
+    aperture_arcsec: float = parameter(
+        0.0, "arcsec", "aperture of the solution's fluxes; 0: 3.7 arcsec or 3 FWHM, the larger", low=0, high=60
+    )
     min_snr: float = parameter(20.0, "S/N", "stars used at least", low=3, high=10000)
     clip_sigma: float = parameter(3.0, "sigma", "clipping of residuals", low=1.5, high=10)
     min_reference: int = parameter(5, "stars", "reference stars for an absolute zero point at least", low=1, high=10000)

@@ -40,7 +40,10 @@ class SolvedImage:
 
 @dataclass(frozen=True)
 class SolutionRecord:
-    """Solution of the ensemble, its statistics and its verdict (empty `problems`: it holds)."""
+    """Solution of the ensemble, its statistics and its verdict (empty `problems`: it holds).
+
+    `aperture_arcsec` is the diameter in which fluxes were brought to the reference's magnitudes; None: Kron apertures.
+    """
 
     reference_name: str
     n_reference: int
@@ -51,6 +54,7 @@ class SolutionRecord:
     mag_system: str | None
     mag_band: str | None
     images: tuple[SolvedImage, ...]
+    aperture_arcsec: float | None = None
     problems: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
     type: str = "solution"

@@ -47,9 +47,11 @@ def draft_jobs(
     recipe: Recipe,
     product_id: int,
     label: str,
+    planned_utc: str = "",
 ) -> list[Draft]:
     """Return the jobs of one association in the order of their edges.
 
+    `planned_utc` dates the delivery: whatever attempt makes it, its bytes are the same.
     survey and area: astrometry -> stack -> quality, catalogue -> deliver. single: astrometry -> calibrate -> deliver.
     """
     drafts = [_astrometry(association, members, reference, recipe, product_id, label)]
@@ -64,7 +66,7 @@ def draft_jobs(
             drafts.append(_catalogue(recipe, product_id, label))
             made.append(3)
     if recipe.deliver.make:
-        drafts.append(_deliver(association, members, drafts, made, recipe, product_id, label))
+        drafts.append(_deliver(association, members, made, recipe, product_id, label, planned_utc))
     return drafts
 
 
@@ -162,11 +164,11 @@ def _catalogue(recipe: Recipe, product_id: int, label: str) -> Draft:
 def _deliver(
     association: Association,
     members: tuple[Member, ...],
-    drafts: list[Draft],
     made: list[int],
     recipe: Recipe,
     product_id: int,
     label: str,
+    planned_utc: str,
 ) -> Draft:
     item = item_of_image(product_id)
     kind = ImageKind.CALIBRATED if association.mode is Mode.SINGLE else ImageKind.STACK
@@ -191,6 +193,7 @@ def _deliver(
         facts={
             "name": label,
             "kind": kind.value,
+            "planned_utc": planned_utc,
             "mode": association.mode.value,
             "inputs": [{"item": item_of_image(m.image_id), "name": m.name, "sha256": m.sha256} for m in members],
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -369,7 +370,8 @@ def _plan(
         centre_deg=(place.ra_deg, place.dec_deg),
     )
     reference = place.know(session, workspace)
-    jobs = submit_jobs(session, plan_id, draft_jobs(association, members, reference, recipe, image_id, name))
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    jobs = submit_jobs(session, plan_id, draft_jobs(association, members, reference, recipe, image_id, name, now))
     return Planned(name, association.image_ids, plan_id, image_id, tuple(jobs))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ def _manifest(
     return Manifest(
         name=made.name,
         kind=made.record.kind,
-        created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created_utc=str(context.request.facts.get("planned_utc") or ""),
         facts=_facts(made, solution, quality),
         inputs=inputs,
         left_out=left_out,

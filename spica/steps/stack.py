@@ -252,7 +252,7 @@ def finish_stack(
 ) -> None:
     """Write stack, weight and preview; record what was made."""
     record = stack_record(context, solution, members, planes, frame, contributions)
-    cards = stack_header(context, name, members, frame.to_wcs(), record)
+    cards = stack_header(context, name, solution, members, frame.to_wcs(), record)
     path, weight_path = context.folder / f"{name}.fits", context.folder / f"{name}.weight.fits"
     write_image(path, image, cards)
     write_image(weight_path, weight, cards)
@@ -350,7 +350,12 @@ def _saturation(planes: Sequence[Plane], scales: NDArray[np.float64]) -> float |
 
 
 def stack_header(
-    context: StepContext, name: str, members: Sequence[Member], wcs: WCS, record: StackRecord
+    context: StepContext,
+    name: str,
+    solution: SolutionRecord,
+    members: Sequence[Member],
+    wcs: WCS,
+    record: StackRecord,
 ) -> HeaderCards:
     """Return the header of a stack: facts, calibration, provenance."""
     e = members[0].sheet.exposure
@@ -368,6 +373,7 @@ def stack_header(
             ("MAGZEROP", record.zero_point_mag, "[mag] magnitude of 1 ADU"),
             ("MAGSYS", record.mag_system, "magnitude system"),
             ("MAGBAND", record.mag_band, "band of the reference"),
+            ("MAGAPER", solution.aperture_arcsec, "[arcsec] diameter in which magnitudes are the reference's"),
             ("GAIN", record.gain_e_per_adu, "[electron/ADU] effective"),
             ("SATURATE", record.saturation_adu, "[ADU] lowest of the inputs"),
             ("SOFTWARE", f"Spica {__version__}", "made by"),

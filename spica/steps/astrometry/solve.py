@@ -190,6 +190,7 @@ def make_record(
         reference_mag=_finite(z.total_reference_rms_mag),
         mag_system=(photometry.mag_system or "unknown") if z.is_absolute else None,
         mag_band=photometry.band,
+        aperture_arcsec=photometry.aperture_arcsec,
         images=tuple(_solved_image(solved[i], measures[solved[i].item], astrometry, photometry, i) for i in kept),
         warnings=warnings,
     )
