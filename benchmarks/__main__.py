@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         page = write_report(measure(folder, size, options.rounds, options.slots))
-    options.output.write_text(page, encoding="utf-8")
+    options.output.write_text(page.rstrip() + "\n", encoding="utf-8")
     print(page)
     return 0
 

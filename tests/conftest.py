@@ -214,3 +214,11 @@ class World:
 def world(database: Database, workspace: Workspace) -> World:
     """Return an empty world."""
     return World(database, workspace)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a costly workspace in one process: those of a module, and of an engine within it."""
+    for item in items:
+        if item.path.parent.name == "walk" or item.path.name == "test_astromatic.py":
+            variant = item.name.rpartition("[")[2].rstrip("]") if "[" in item.name else ""
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{variant}"))

@@ -157,7 +157,8 @@ def _schedule_all(
 ) -> list[Scheduled]:
     """Plan survey mode, area mode on a small circle, and single mode on one exposure."""
     from spica.model.association import Circle, Mode
-    from spica.scheduling.select import Wish, schedule
+    from spica.scheduling.select import schedule
+    from spica.scheduling.wish import Wish
 
     wishes = (
         Wish(Mode.SURVEY),

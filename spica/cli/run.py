@@ -164,7 +164,8 @@ def schedule_command(ctx: click.Context, /, wait: bool, dry_run: bool, as_json: 
       spica schedule area --ra 36.5 --dec -4.5 --radius 0.2 --filter r --wait
       spica schedule single --images wanted.txt --set stack.combine=median
     """
-    from spica.scheduling.select import schedule, wish_of
+    from spica.scheduling.select import schedule
+    from spica.scheduling.wish import wish_of
 
     with open_survey(ctx) as (workspace, database):
         name, settings = words.pop("recipe_name"), words.pop("settings")

@@ -54,7 +54,7 @@ class SolutionRecord:
     mag_system: str | None
     mag_band: str | None
     images: tuple[SolvedImage, ...]
-    aperture_arcsec: float | None = None
     problems: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
+    aperture_arcsec: float | None = None
     type: str = "solution"

@@ -16,7 +16,8 @@ from spica.model.errors import NothingToDoError, TransientError, UsageError
 from spica.model.grade import Grade
 from spica.model.recipe import read_recipe
 from spica.scheduling import select as module
-from spica.scheduling.select import Wish, label_of, schedule, sexagesimal, wish_of
+from spica.scheduling.select import label_of, schedule, sexagesimal
+from spica.scheduling.wish import Wish, wish_of
 
 RECIPE = read_recipe([], [])
 TABLES = (ImageRow, JobRow, PlanRow, SelectionRow, SelectionMemberRow, StackInputRow)

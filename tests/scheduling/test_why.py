@@ -13,8 +13,9 @@ from spica.model.association import Mode
 from spica.model.grade import Grade
 from spica.model.job import ItemOutcome, Outcome, Reason
 from spica.model.recipe import read_recipe
-from spica.scheduling.select import Wish, schedule
+from spica.scheduling.select import schedule
 from spica.scheduling.why import why_image
+from spica.scheduling.wish import Wish
 
 
 def test_every_answer(field_world: Any) -> None:

@@ -79,7 +79,9 @@ def test_a_night_of_grading(page: Page, survey: Any) -> None:
     expect(page.locator("tr.at")).to_contain_text("744100p")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("744100p")
-    page.wait_for_function("document.querySelector('[data-picture] img').naturalWidth > 50")
+    picture = page.locator("[data-picture] img")
+    expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("image => image.naturalWidth") > 50
     page.keyboard.press("b")
     expect(page.locator("h1")).to_have_text("744103p")  # one key, one act, and on to the next
     expect(page.locator(".flash")).to_contain_text("744100p is graded")

@@ -24,7 +24,8 @@ from spica.model.image import FrameType, ImageKind, ImageState, normalise_object
 from spica.model.overview import ImageEntry
 from spica.model.recipe import Recipe, read_recipe
 from spica.model.selection import DEFAULT_RULE, FIELDS, Field, Rule, format_rule, list_names, parse_rule
-from spica.scheduling.select import Scheduled, Wish, schedule
+from spica.scheduling.select import Scheduled, schedule
+from spica.scheduling.wish import Wish
 from spica_web.deps import Operator, Viewer, site_of
 from spica_web.query import ImageQuery, RuleFault, fault_of, read_query
 from spica_web.render import Page, render
