@@ -86,16 +86,17 @@ def warm_command() -> None:
 @click.command("demo")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
 @click.option("--headless", is_flag=True, help="End after the table instead of serving the web page.")
+@click.option("--objects", type=click.IntRange(1, 20), default=2, show_default=True, help="Fields.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulation.")
 @click.option("--port", type=int, help="Port of the web page.")
 @click.pass_context
-def demo_command(ctx: click.Context, folder: Path, headless: bool, seed: int, port: int | None) -> int:
+def demo_command(ctx: click.Context, folder: Path, headless: bool, objects: int, seed: int, port: int | None) -> int:
     """Simulate a survey, run everything on it, and open the web page."""
     from spica.db.engine import open_database
     from spica.db.schema import migrate
 
     started = time.monotonic()
-    workspace, truth = _prepare(folder, seed)
+    workspace, truth = _prepare(folder, objects, seed)
     database = open_database(workspace, check_schema=False)
     try:
         migrate(database)
@@ -113,7 +114,7 @@ def demo_command(ctx: click.Context, folder: Path, headless: bool, seed: int, po
     return code
 
 
-def _prepare(folder: Path, seed: int) -> tuple[Workspace, SurveyTruth]:
+def _prepare(folder: Path, objects: int, seed: int) -> tuple[Workspace, SurveyTruth]:
     """Make a fresh workspace and a simulated survey in its incoming folder."""
     from spica.files.workspace import init_workspace
     from spica.model.errors import ConflictError
@@ -129,7 +130,7 @@ def _prepare(folder: Path, seed: int) -> tuple[Workspace, SurveyTruth]:
     with progress_bar("simulate a survey") as advance:
         truth = simulate_survey(
             workspace.roots["incoming"],
-            SurveyParameters(seed=seed),
+            SurveyParameters(n_objects=objects, seed=seed),
             truth_folder=workspace.folder / "truth",
             progress=advance,
         )
