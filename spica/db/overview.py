@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
-from spica.db.tables.file import FileRow, LocationRow, NodeRow
+from spica.db.tables.file import LocationRow, NodeRow
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.job import AttemptRow, JobRow, PlanRow, SelectionMemberRow
 from spica.db.tables.product import DeliveryRow, ProductRow, StackInputRow, StackRow
@@ -340,8 +340,3 @@ def count_states(session: Session) -> dict[str, dict[str, int]]:
     for job_state, n in session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)):
         counts["job"][job_state.value] = n
     return counts
-
-
-def file_of(session: Session, file_id: int) -> FileRow | None:
-    """Return a file row."""
-    return session.get(FileRow, file_id)

@@ -173,11 +173,6 @@ class Engine:
         return next((s for s in self.steps if s.kind == kind), None)
 
 
-def engine_names() -> tuple[str, ...]:
-    """Return the names of all engines."""
-    return ("native", *sorted(e.name for e in entry_points(group=ENGINE_GROUP)))
-
-
 def find_step(kind: str, engine: str) -> Step:
     """Return the step of a kind by an engine; an engine without it leaves it to the native one.
 

@@ -15,7 +15,7 @@ from spica.model.record import canonical, from_json
 
 @dataclass(frozen=True)
 class MadeStack:
-    """A stack as it was made: name, the harvest's record, what it is graded by, files it came from."""
+    """A stack as it was made: name, the harvest's record, what it is graded by."""
 
     name: str
     record: StackRecord
@@ -23,7 +23,6 @@ class MadeStack:
     filter: str
     object: str
     instrument: str
-    preview: str | None = None
 
     @property
     def pixel_scale_arcsec(self) -> float:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from spica.algorithms.quality import (
 )
 from spica.files.catalogue import to_sextractor
 from spica.files.checksum import write_atomic
-from spica.files.header import NO_CARDS, HeaderCards, make_cards
+from spica.files.header import HeaderCards, make_cards
 from spica.files.ldac import LdacCatalogue, write_ldac
 from spica.files.mef import ImageToWrite, open_mef, write_mef
 from spica.files.preview import Tile, binning_for, make_preview, reduce_blocks, row_strips, write_png
@@ -339,15 +338,6 @@ def run_stack(context: StepContext) -> None:
     write_atomic(summary, json.dumps(json.loads(canonical({"measures": measures, "grade": grade})), indent=1).encode())
     context.add_product(Role.QUALITY, summary, item=item)
     context.used(item)
-
-
-def stack_cards(path: Path) -> HeaderCards:
-    """Return the header of a stack."""
-    mef = open_mef(path)
-    try:
-        return mef.images[0].header if mef.images else NO_CARDS
-    finally:
-        mef.close()
 
 
 STACK = Step(kind=JobKind.QUALITY, run=run_stack)
