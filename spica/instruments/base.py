@@ -14,7 +14,11 @@ from spica.model.errors import DataError
 FrameType = Literal["science", "flat", "dark", "bias", "other"]
 PositionSource = Literal["header_wcs", "pointing"]
 Where = Literal["primary", "hdu", "any"]
+ChecksumRule = Literal["require", "warn", "ignore"]
+MapKind = Literal["weight", "error", "dq"]
+Planes = Literal["refuse", "first", "mean", "sum"]
 
+MAP_KINDS: tuple[MapKind, ...] = ("weight", "error", "dq")
 FRAME_TYPES: tuple[FrameType, ...] = ("science", "flat", "dark", "bias", "other")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -58,7 +62,12 @@ class Conditions:
 
 @dataclass(frozen=True)
 class FactSource:
-    """Where a fact stands: keywords in order of preference, their unit, a literal value, a default, a part by regex."""
+    """Where a fact stands: keywords in order of preference, their unit, a literal value, a default, a part by regex.
+
+    Values that `skip` matches count as not stated. With `join` the stated values of all keywords are put together with
+    that text between. `times` names keywords whose numbers multiply the number found (co-added frames). `bounds` names
+    four keywords that hold the first and last column and row of a section.
+    """
 
     keywords: tuple[str, ...] = ()
     unit: str = ""
@@ -66,6 +75,10 @@ class FactSource:
     default: CardValue = None
     where: Where = "any"
     extract: re.Pattern[str] | None = None
+    skip: re.Pattern[str] | None = None
+    join: str | None = None
+    times: tuple[str, ...] = ()
+    bounds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,12 +128,18 @@ class DetectorRules:
     """Which header units are detectors, and where their facts stand.
 
     `amplifiers` is `whole` (each unit a detector) or `assemble` (units whose `group` fact agrees form one detector, all
-    of them where no group is named). `use_wcs` says whether a header WCS is trusted as first guess.
+    of them where no group is named). `readouts` are amplifiers inside one unit, each with its own sections and gain;
+    they are put together without the gaps between them. `maps` are units of the same file that hold a detector's
+    weight, error or data quality: of the same EXTVER, else in the same order. `planes` says what a cube is reduced to.
+    `use_wcs` says whether a header WCS is trusted as first guess.
     """
 
     select: Conditions = Conditions()
     amplifiers: Literal["whole", "assemble"] = "whole"
     group: FactSource = FactSource()
+    readouts: tuple[Mapping[str, FactSource], ...] = ()
+    maps: Mapping[str, Conditions] = field(default_factory=lambda: MappingProxyType({}))
+    planes: Planes = "refuse"
     facts: Mapping[str, FactSource] = field(default_factory=lambda: MappingProxyType({}))
     use_wcs: bool = True
     min_side_pix: int = 16
@@ -142,6 +161,23 @@ class Layout:
     detectors: Mapping[str, DetectorPlace] = field(default_factory=lambda: MappingProxyType({}))
     section_keyword: str = ""
     size_keyword: str = ""
+
+
+@dataclass(frozen=True)
+class CompanionRule:
+    """A file beside an image that holds its weight, error or data quality, told by the names of both.
+
+    `image` matches the image's file name; `file` is the companion's, with the groups of `image` as `\\1`.
+    """
+
+    kind: MapKind
+    image: re.Pattern[str]
+    file: str
+
+    def name_for(self, image_name: str) -> str | None:
+        """Return the companion's file name for an image, None where the rule does not speak of that image."""
+        found = self.image.search(image_name)
+        return found.expand(self.file) if found else None
 
 
 @dataclass(frozen=True)
@@ -172,6 +208,12 @@ class Instrument:
         radius within which the true centre lies.
     longitude_deg, latitude_deg : FactSource
         East and north positive.
+    checksums : {"require", "warn", "ignore"}
+        What a stated CHECKSUM or DATASUM that does not match is.
+    companions : tuple of CompanionRule
+        Files beside an image that hold its maps.
+    dq_bits : int
+        Bits of a data-quality map that make a pixel unusable.
     source : str
         File the profile was read from, for messages.
     """
@@ -196,6 +238,9 @@ class Instrument:
     grades: Mapping[str, Mapping[str, GradeLimits]] = field(default_factory=lambda: MappingProxyType({}))
     zero_points_mag: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     reference_bands: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    checksums: ChecksumRule = "require"
+    companions: tuple[CompanionRule, ...] = ()
+    dq_bits: int = 0xFFFFFFFF
     source: str = ""
 
     def grade_limits(self, filter_name: str) -> Mapping[str, GradeLimits]:
@@ -244,6 +289,14 @@ class AmplifierFacts:
 
 
 @dataclass(frozen=True)
+class MapFacts:
+    """A unit of the same file that holds a map of a detector."""
+
+    kind: MapKind
+    hdu: int
+
+
+@dataclass(frozen=True)
 class DetectorFacts:
     """One detector of an exposure.
 
@@ -254,7 +307,7 @@ class DetectorFacts:
     hdu : int
         Header unit (of an assembled detector the first amplifier's).
     shape : (int, int)
-        (ny, nx) of the header unit, of an assembled detector once assembled.
+        (ny, nx) of the sky pixels: of the data section where there is one, of a detector of amplifiers once assembled.
     gain_e_per_adu, read_noise_e, saturation_adu : float or None
         None where nothing says.
     pixel_scale_arcsec : float or None
@@ -266,7 +319,11 @@ class DetectorFacts:
     data_section, overscan_section : PixelSection or None
         None: the whole image is sky, there is no overscan.
     amplifiers : tuple of AmplifierFacts
-        What to assemble; empty for detectors that are one unit.
+        What to assemble; empty for detectors that are one unit with at most one overscan.
+    maps : tuple of MapFacts
+        Maps of this detector in the same file.
+    planes : {"", "first", "mean", "sum"}
+        How the planes of a cube become one image; empty for plain images.
     """
 
     index: int
@@ -284,6 +341,8 @@ class DetectorFacts:
     data_section: PixelSection | None = None
     overscan_section: PixelSection | None = None
     amplifiers: tuple[AmplifierFacts, ...] = ()
+    maps: tuple[MapFacts, ...] = ()
+    planes: str = ""
 
 
 @dataclass(frozen=True)

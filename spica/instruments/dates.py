@@ -98,3 +98,14 @@ def airmass_of(altitude_deg: float) -> float | None:
     if not altitude_deg > 0:
         return None
     return 1.0 / math.sin(math.radians(altitude_deg + 244.0 / (165.0 + 47.0 * altitude_deg**1.1)))
+
+
+def to_icrs(ra_deg: float, dec_deg: float, equinox: float) -> tuple[float, float]:
+    """Bring a mean place of an equinox (FK4 before 1984, else FK5; astropy) to ICRS; that of 2000 is left as it is."""
+    if abs(equinox - 2000.0) < 1e-3:
+        return ra_deg, dec_deg
+    from astropy.coordinates import FK4, FK5, SkyCoord  # noqa: PLC0415 - half a second, for few headers
+
+    frame = FK4(equinox=f"B{equinox}") if equinox < 1984.0 else FK5(equinox=f"J{equinox}")
+    place = SkyCoord(ra_deg, dec_deg, unit="deg", frame=frame).icrs
+    return float(place.ra.deg), float(place.dec.deg)

@@ -1,53 +1,18 @@
-"""The detectors of an exposure: their units, sections, nominal places and footprints."""
+"""The detectors of an exposure: their units, amplifiers, sections and maps."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
+from itertools import pairwise
 
 from spica.files.header import HeaderCards
 from spica.files.scan import StructureError, image_shape
-from spica.files.wcs import WcsError, footprint_polygon, pixel_scale_arcsec, read_wcs, tan_cards, wcs_keyword_cards
-from spica.instruments.base import (
-    AmplifierFacts,
-    DetectorFacts,
-    DetectorPlace,
-    FactSource,
-    Instrument,
-    PixelSection,
-    PositionSource,
-)
-from spica.instruments.lookup import find_number, find_value, meets, parse_section, section_within
+from spica.instruments.base import MAP_KINDS, AmplifierFacts, DetectorFacts, Instrument, MapFacts, PixelSection
+from spica.instruments.lookup import find_value, last_value, meets
+from spica.instruments.position import FactReader, footprint_of, place_detector
 
-_NO_SOURCE = FactSource()
-
-
-class _Facts:
-    """Reads the facts of one header unit and remembers who said them first."""
-
-    def __init__(self, instrument: Instrument, headers: Sequence[HeaderCards], who_said: dict[str, str]) -> None:
-        self.sources, self.headers, self.who_said = instrument.detectors.facts, headers, who_said
-
-    def number(self, fact: str, hdu: int, low: float, high: float) -> float | None:
-        found = find_number(self.headers, self.sources.get(fact, _NO_SOURCE), hdu, low, high)
-        if found is None:
-            return None
-        self.who_said.setdefault(fact, found[1])
-        return found[0]
-
-    def text(self, fact: str, hdu: int) -> str:
-        found = find_value(self.headers, self.sources.get(fact, _NO_SOURCE), hdu)
-        if found is None:
-            return ""
-        self.who_said.setdefault(fact, found.who_said)
-        return str(found.value).strip()
-
-    def section(self, fact: str, hdu: int, shape: tuple[int, int] | None) -> PixelSection | None:
-        section = parse_section(self.text(fact, hdu))
-        return section if shape is None else section_within(section, shape)
+Pointing = tuple[float, float] | None
 
 
 def _units(instrument: Instrument, headers: Sequence[HeaderCards], file_name: str) -> list[tuple[int, tuple[int, int]]]:
@@ -69,31 +34,70 @@ def find_detectors(
     instrument: Instrument,
     headers: Sequence[HeaderCards],
     file_name: str,
-    pointing: tuple[float, float] | None,
+    pointing: Pointing,
     who_said: dict[str, str],
 ) -> tuple[DetectorFacts, ...]:
     """Return the detectors in the order of their header units; `who_said` gains where their facts came from."""
-    facts = _Facts(instrument, headers, who_said)
+    facts = FactReader(instrument.detectors.facts, headers, who_said)
     units = _units(instrument, headers, file_name)
-    if instrument.detectors.amplifiers == "whole":
-        return tuple(
+    if instrument.detectors.amplifiers == "assemble":
+        found = _assembled_detectors(instrument, headers, facts, units, pointing)
+    else:
+        found = [
             _whole(instrument, headers, facts, index, hdu, shape, pointing) for index, (hdu, shape) in enumerate(units)
-        )
+        ]
+    return _with_maps(instrument, headers, file_name, found)
+
+
+def _assembled_detectors(
+    instrument: Instrument,
+    headers: Sequence[HeaderCards],
+    facts: FactReader,
+    units: Sequence[tuple[int, tuple[int, int]]],
+    pointing: Pointing,
+) -> list[DetectorFacts]:
+    """Return detectors made of the units whose group agrees."""
     groups: dict[str, list[AmplifierFacts]] = {}
     for hdu, shape in units:
         key = find_value(headers, instrument.detectors.group, hdu)
         groups.setdefault(str(key.value).strip() if key else "", []).append(_amplifier(facts, hdu, shape))
-    return tuple(
+    return [
         _assembled(instrument, headers, facts, index, name, tuple(group), pointing)
         for index, (name, group) in enumerate(groups.items())
-    )
+    ]
 
 
-def _name(facts: _Facts, hdu: int, index: int) -> str:
+def _with_maps(
+    instrument: Instrument, headers: Sequence[HeaderCards], file_name: str, detectors: Sequence[DetectorFacts]
+) -> tuple[DetectorFacts, ...]:
+    """Add the maps that the same file holds for each detector: of its EXTVER where both state one, else in order."""
+    maps: dict[int, list[MapFacts]] = {}
+    for kind in MAP_KINDS:
+        conditions = instrument.detectors.maps.get(kind)
+        if conditions is None:
+            continue
+        units = [h for h in range(len(headers)) if _is_image(headers[h]) and meets(conditions, headers, file_name, h)]
+        versions = {last_value(headers[hdu], "EXTVER"): hdu for hdu in reversed(units)}
+        for order, detector in enumerate(detectors):
+            version = last_value(headers[detector.hdu], "EXTVER")
+            hdu = versions.get(version) if version is not None else units[order] if order < len(units) else None
+            if hdu is not None:
+                maps.setdefault(detector.index, []).append(MapFacts(kind, hdu))
+    return tuple(replace(d, maps=tuple(maps.get(d.index, ()))) for d in detectors)
+
+
+def _is_image(header: HeaderCards) -> bool:
+    try:
+        return image_shape(header) is not None
+    except StructureError:
+        return False
+
+
+def _name(facts: FactReader, hdu: int, index: int) -> str:
     return facts.text("name", hdu) or f"DET{index:02d}"
 
 
-def _amplifier(facts: _Facts, hdu: int, shape: tuple[int, int]) -> AmplifierFacts:
+def _amplifier(facts: FactReader, hdu: int, shape: tuple[int, int]) -> AmplifierFacts:
     data = facts.section("data_section", hdu, shape)
     return AmplifierFacts(
         hdu=hdu,
@@ -128,11 +132,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _assembled(
     instrument: Instrument,
     headers: Sequence[HeaderCards],
-    facts: _Facts,
+    facts: FactReader,
     index: int,
     name: str,
     amplifiers: tuple[AmplifierFacts, ...],
-    pointing: tuple[float, float] | None,
+    pointing: Pointing,
 ) -> DetectorFacts:
     """Describe a detector made of amplifiers; target sections are moved so that they begin at (0, 0)."""
     targets = [amplifier.target_section for amplifier in amplifiers]
@@ -143,24 +147,32 @@ def _assembled(
         x0, y0 = min(target.x_start for target in known), min(target.y_start for target in known)
         shape = max(target.y_stop for target in known) - y0, max(target.x_stop for target in known) - x0
         amplifiers = tuple(_moved(amplifier, x0, y0) for amplifier in amplifiers)
-    wcs, source, scale = _position(
-        instrument, headers, facts, index, first.hdu, name, shape, pointing, use_header=False
-    )
+    name = name or _name(facts, first.hdu, index)
+    place = place_detector(instrument, headers, facts, first.hdu, name, shape, pointing, _origin(amplifiers[0]))
     return DetectorFacts(
         index=index,
         hdu=first.hdu,
-        name=name or _name(facts, first.hdu, index),
+        name=name,
         shape=shape,
         gain_e_per_adu=_mean([amplifier.gain_e_per_adu for amplifier in amplifiers]),
         read_noise_e=_mean([amplifier.read_noise_e for amplifier in amplifiers]),
         saturation_adu=facts.number("saturation", first.hdu, 1.0, 1e12),
-        pixel_scale_arcsec=scale,
-        has_header_wcs=False,
-        position_source=source,
-        wcs=wcs,
-        footprint=_footprint(wcs, shape),
+        pixel_scale_arcsec=place.scale_arcsec,
+        has_header_wcs=place.source == "header_wcs",
+        position_source=place.source,
+        wcs=place.wcs,
+        footprint=footprint_of(place.wcs, shape),
         amplifiers=amplifiers,
     )
+
+
+def _origin(amplifier: AmplifierFacts) -> tuple[int, int] | None:
+    """Return the unit's pixel that becomes the detector's (0, 0), None where the amplifier is turned around."""
+    target, data = amplifier.target_section, amplifier.data_section
+    if target is None or target.flip_x or target.flip_y or (data is not None and (data.flip_x or data.flip_y)):
+        return None
+    x, y = (data.x_start, data.y_start) if data is not None else (0, 0)
+    return x - target.x_start, y - target.y_start
 
 
 def _moved(amplifier: AmplifierFacts, x0: int, y0: int) -> AmplifierFacts:
@@ -174,128 +186,86 @@ def _moved(amplifier: AmplifierFacts, x0: int, y0: int) -> AmplifierFacts:
 def _whole(
     instrument: Instrument,
     headers: Sequence[HeaderCards],
-    facts: _Facts,
+    facts: FactReader,
     index: int,
     hdu: int,
     shape: tuple[int, int],
-    pointing: tuple[float, float] | None,
+    pointing: Pointing,
 ) -> DetectorFacts:
+    """Describe a detector that is one unit, trimmed to its data section, put together from its read-outs."""
     name = _name(facts, hdu, index)
-    wcs, source, scale = _position(
-        instrument, headers, facts, index, hdu, name, shape, pointing, use_header=instrument.detectors.use_wcs
-    )
-    return DetectorFacts(
-        index=index,
-        hdu=hdu,
-        name=name,
-        shape=shape,
-        gain_e_per_adu=facts.number("gain", hdu, 1e-6, 1e6),
-        read_noise_e=facts.number("read_noise", hdu, 0.0, 1e6),
-        saturation_adu=facts.number("saturation", hdu, 1.0, 1e12),
-        pixel_scale_arcsec=scale,
-        has_header_wcs=source == "header_wcs",
-        position_source=source,
-        wcs=wcs,
-        footprint=_footprint(wcs, shape),
-        data_section=facts.section("data_section", hdu, shape),
-        overscan_section=facts.section("overscan_section", hdu, shape),
-    )
+    amplifiers = _readouts(instrument, facts, hdu, shape)
+    if amplifiers:
+        found = _assembled(instrument, headers, facts, index, name, amplifiers, pointing)
+    else:
+        data = facts.section("data_section", hdu, shape)
+        sky = shape if data is None else (data.y_stop - data.y_start, data.x_stop - data.x_start)
+        origin = (0, 0) if data is None else (data.x_start, data.y_start)
+        place = place_detector(instrument, headers, facts, hdu, name, sky, pointing, origin)
+        found = DetectorFacts(
+            index=index,
+            hdu=hdu,
+            name=name,
+            shape=sky,
+            gain_e_per_adu=facts.number("gain", hdu, 1e-6, 1e6),
+            read_noise_e=facts.number("read_noise", hdu, 0.0, 1e6),
+            saturation_adu=facts.number("saturation", hdu, 1.0, 1e12),
+            pixel_scale_arcsec=place.scale_arcsec,
+            has_header_wcs=place.source == "header_wcs",
+            position_source=place.source,
+            wcs=place.wcs,
+            footprint=footprint_of(place.wcs, sky),
+            data_section=None if sky == shape else data,
+            overscan_section=facts.section("overscan_section", hdu, shape),
+        )
+    full = image_shape(headers[hdu]) or ()
+    return replace(found, planes=instrument.detectors.planes if len(full) > 2 else "")
 
 
-def _position(
-    instrument: Instrument,
-    headers: Sequence[HeaderCards],
-    facts: _Facts,
-    index: int,
-    hdu: int,
-    name: str,
-    shape: tuple[int, int],
-    pointing: tuple[float, float] | None,
-    use_header: bool,
-) -> tuple[HeaderCards | None, PositionSource | None, float | None]:
-    """Return WCS cards, who gave them, and the pixel scale: of the header where it is sound, else from the pointing."""
-    if use_header:
-        try:
-            wcs = read_wcs(headers[hdu])
-            footprint_polygon(wcs, shape)
-            facts.who_said.setdefault("pixel_scale", "header WCS")
-            return wcs_keyword_cards(headers[hdu]), "header_wcs", pixel_scale_arcsec(wcs)
-        except WcsError:
-            pass
-    scale = facts.number("pixel_scale", hdu, 1e-4, 1e4)
-    if scale is None and instrument.pixel_scale_arcsec is not None:
-        scale = instrument.pixel_scale_arcsec
-        facts.who_said.setdefault("pixel_scale", "profile")
-    if scale is None or pointing is None:
-        return None, None, scale
-    place = _place(instrument, headers, hdu, name, scale, shape)
-    return nominal_wcs(instrument, pointing, place, shape, scale), "pointing", scale
+def _readouts(
+    instrument: Instrument, facts: FactReader, hdu: int, shape: tuple[int, int]
+) -> tuple[AmplifierFacts, ...]:
+    """Return the amplifiers inside one unit; none where the header does not state the data section of each."""
+    found = []
+    for order, sources in enumerate(instrument.detectors.readouts):
+        own = FactReader(sources, facts.headers, facts.who_said)
+        data = own.section("data_section", hdu, shape)
+        if data is None:
+            return ()
+        found.append(
+            AmplifierFacts(
+                hdu=hdu,
+                name=own.text("name", hdu) or f"{order}",
+                shape=shape,
+                data_section=data,
+                overscan_section=own.section("overscan_section", hdu, shape),
+                target_section=_binned(own.section("target_section", hdu, None), data, shape),
+                gain_e_per_adu=own.number("gain", hdu, 1e-6, 1e6),
+                read_noise_e=own.number("read_noise", hdu, 0.0, 1e6),
+            )
+        )
+    if all(amplifier.target_section is not None for amplifier in found):
+        return tuple(found)
+    return _closed_up(found)
 
 
-def _place(
-    instrument: Instrument,
-    headers: Sequence[HeaderCards],
-    hdu: int,
-    name: str,
-    scale: float,
-    shape: tuple[int, int],
-) -> DetectorPlace:
-    """Return the nominal place of a detector: by name, by DETSEC within DETSIZE, else the centre of the field."""
-    layout = instrument.layout
-    if name in layout.detectors:
-        return layout.detectors[name]
-    if layout.section_keyword and layout.size_keyword:
-        section = parse_section(_text(headers, layout.section_keyword, hdu))
-        size = parse_section(_text(headers, layout.size_keyword, hdu))
-        if section is not None and size is not None:
-            bin_x = max(1, round((section.x_stop - section.x_start) / shape[1]))
-            bin_y = max(1, round((section.y_stop - section.y_start) / shape[0]))
-            dx = (section.x_start + section.x_stop - size.x_start - size.x_stop) / 2.0 / bin_x
-            dy = (section.y_start + section.y_stop - size.y_start - size.y_stop) / 2.0 / bin_y
-            turned = 180.0 if section.flip_x and section.flip_y else 0.0
-            return DetectorPlace(-instrument.parity * dx * scale, dy * scale, turned)
-    return DetectorPlace(0.0, 0.0)
+def _closed_up(amplifiers: Sequence[AmplifierFacts]) -> tuple[AmplifierFacts, ...]:
+    """Place the data sections of amplifiers beside each other in their order on the chip, the gaps left out."""
+    sections = [a.data_section for a in amplifiers if a.data_section is not None]
+    x_at = _without_gaps([(s.x_start, s.x_stop) for s in sections])
+    y_at = _without_gaps([(s.y_start, s.y_stop) for s in sections])
+    placed = []
+    for amplifier, s in zip(amplifiers, sections, strict=True):
+        x, y = x_at[s.x_start], y_at[s.y_start]
+        target = PixelSection(x, x + s.x_stop - s.x_start, y, y + s.y_stop - s.y_start)
+        placed.append(replace(amplifier, target_section=target))
+    return tuple(placed)
 
 
-def _text(headers: Sequence[HeaderCards], keyword: str, hdu: int) -> str:
-    found = find_value(headers, FactSource((keyword,)), hdu)
-    return "" if found is None else str(found.value)
-
-
-def nominal_wcs(
-    instrument: Instrument,
-    pointing: tuple[float, float],
-    place: DetectorPlace,
-    shape: tuple[int, int],
-    scale_arcsec: float,
-) -> HeaderCards:
-    """Return a tangent-plane WCS from pointing, layout, scale, parity and position angle.
-
-    With position angle p (of +y, from north through east) and parity s the matrix is
-    scale * [[-s cos p, sin p], [s sin p, cos p]]: its columns are the directions of +x and +y in (xi, eta) (own
-    derivation). The tangent point's pixel is the image centre minus the inverse of that matrix times the detector's
-    offset.
-    """
-    field = math.radians(instrument.position_angle_deg)
-    xi = place.xi_arcsec * math.cos(field) + place.eta_arcsec * math.sin(field)
-    eta = -place.xi_arcsec * math.sin(field) + place.eta_arcsec * math.cos(field)
-    angle = math.radians(instrument.position_angle_deg + place.rotation_deg)
-    s = instrument.parity
-    cd = (
-        np.array([[-s * math.cos(angle), math.sin(angle)], [s * math.sin(angle), math.cos(angle)]])
-        * scale_arcsec
-        / 3600.0
-    )
-    offset = np.linalg.solve(cd, np.array([xi, eta]) / 3600.0)
-    x, y = (shape[1] - 1) / 2.0 - offset[0], (shape[0] - 1) / 2.0 - offset[1]
-    return tan_cards(pointing[0], pointing[1], x, y, cd)
-
-
-def _footprint(wcs: HeaderCards | None, shape: tuple[int, int]) -> tuple[tuple[float, float], ...] | None:
-    if wcs is None:
-        return None
-    try:
-        corners = footprint_polygon(read_wcs(wcs), shape)
-    except WcsError:
-        return None
-    return tuple((float(ra), float(dec)) for ra, dec in corners)
+def _without_gaps(spans: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Return for the start of each span where it comes to lie when the spans follow each other without gaps."""
+    ordered = sorted(dict(spans).items())
+    at = {start: 0 for start, _ in ordered[:1]}
+    for (start, stop), (following, _) in pairwise(ordered):
+        at[following] = at[start] + stop - start
+    return at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spica.files.header import CardValue, HeaderCards
 from spica.files.scan import image_shape
@@ -15,6 +15,7 @@ from spica.instruments.dates import airmass_of, parse_iso_mjd, parse_sexagesimal
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]\s*\Z")
 _FACTORS = {"": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0, "deg": 1.0, "hourangle": 15.0, "arcsec": 1.0}
 _FACTORS |= {"auto_ra": 1.0, "deg_per_pixel": 3600.0, "altitude_deg": 1.0, "deg_west": -1.0}
+_EQUINOX = re.compile(r"^\s*[JB](?=\d{4})")
 MJD_RANGE = (15020.0, 100000.0)
 
 
@@ -55,14 +56,40 @@ def find_value(headers: Sequence[HeaderCards], source: FactSource, hdu: int | No
     if source.value is not None:
         return Found(source.value, "profile")
     chain = search_order(headers, source, hdu)
-    for keyword in source.keywords:
-        for header in chain:
-            value = last_value(header, keyword) if keyword in header else None
-            if isinstance(value, str):
-                value = _extracted(value.strip(), source.extract)
-            if value is not None and value != "":
-                return Found(value, keyword.upper())
+    if source.bounds:
+        return _find_bounds(chain, source.bounds)
+    stated = (found for keyword in source.keywords if (found := _stated(chain, source, keyword)) is not None)
+    if source.join is not None:
+        parts = list(stated)
+        if parts:
+            return Found(source.join.join(str(part.value) for part in parts), "+".join(part.who_said for part in parts))
+    else:
+        first = next(stated, None)
+        if first is not None:
+            return first
     return Found(source.default, "default") if source.default is not None else None
+
+
+def _stated(chain: Sequence[HeaderCards], source: FactSource, keyword: str) -> Found | None:
+    """Return what the first header that states a keyword says; blank and skipped values do not count."""
+    for header in chain:
+        value = last_value(header, keyword) if keyword in header else None
+        if isinstance(value, str):
+            value = _extracted(value.strip(), source.extract)
+        if value is None or value == "" or (source.skip is not None and source.skip.search(str(value))):
+            continue
+        return Found(value, keyword.upper())
+    return None
+
+
+def _find_bounds(chain: Sequence[HeaderCards], keywords: tuple[str, ...]) -> Found | None:
+    """Return the section that four keywords bound, as text `[x1:x2,y1:y2]`."""
+    found = [_stated(chain, FactSource(), keyword) for keyword in keywords]
+    numbers = [None if f is None else to_number(f.value, "") for f in found]
+    if any(n is None or not n.is_integer() for n in numbers):
+        return None
+    x1, x2, y1, y2 = (int(n) for n in numbers if n is not None)
+    return Found(f"[{x1}:{x2},{y1}:{y2}]", "+".join(keyword.upper() for keyword in keywords))
 
 
 def _extracted(text: str, pattern: re.Pattern[str] | None) -> str:
@@ -91,7 +118,7 @@ def to_number(value: CardValue, unit: str) -> float | None:
 
 def _number_of_text(text: str) -> float | None:
     try:
-        return float(text)
+        return float(_EQUINOX.sub("", text))
     except ValueError:
         return None
 
@@ -111,13 +138,17 @@ def find_number(
         found = find_value(headers, candidate, hdu)
         unit = "" if found is not None and found.who_said in {"default", "profile"} else source.unit
         number = None if found is None else to_number(found.value, unit)
+        for factor in source.times if number is not None else ():
+            more = find_value(headers, FactSource((factor,), where=source.where), hdu)
+            times = None if more is None else to_number(more.value, "")
+            number = number * times if number is not None and times is not None and times > 0 else number
         if found is not None and number is not None and low <= number <= high:
             return number, found.who_said
     return None
 
 
 def _only(source: FactSource, keyword: str) -> FactSource:
-    return FactSource((keyword,), source.unit, None, None, source.where, source.extract)
+    return replace(source, keywords=(keyword,), value=None, default=None)
 
 
 def find_mjd(headers: Sequence[HeaderCards], rules: TimeRules) -> tuple[float, str] | None:

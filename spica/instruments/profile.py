@@ -12,6 +12,8 @@ from typing import Any, NoReturn, cast
 
 from spica.instruments.base import (
     FRAME_TYPES,
+    MAP_KINDS,
+    CompanionRule,
     Condition,
     Conditions,
     DetectorPlace,
@@ -28,13 +30,15 @@ from spica.instruments.base import (
 )
 from spica.model.errors import RecipeError
 
-EXPOSURE_FACTS = ("object", "exptime", "filter", "ra", "dec", "airmass", "run", "telescope")
+EXPOSURE_FACTS = ("object", "exptime", "filter", "ra", "dec", "equinox", "airmass", "run", "telescope")
+READOUT_FACTS = ("name", "gain", "read_noise", "data_section", "overscan_section", "target_section")
 DETECTOR_FACTS = (
     "name",
     "gain",
     "read_noise",
     "saturation",
     "pixel_scale",
+    "binning",
     "data_section",
     "overscan_section",
     "target_section",
@@ -137,8 +141,14 @@ def _source(table: _Table) -> FactSource:
         default=table.get("default", (str, int, float, bool)),
         where=cast(Any, table.choice("where", ("primary", "hdu", "any"), "any")),
         extract=table.pattern("extract"),
+        skip=table.pattern("skip"),
+        join=table.get("join", (str,)),
+        times=table.texts("times"),
+        bounds=table.texts("bounds"),
     )
     table.done()
+    if source.bounds and len(source.bounds) != 4:
+        table.fail("bounds", "name four keywords: first and last column, first and last row")
     return source
 
 
@@ -199,6 +209,9 @@ def _detectors(table: _Table) -> DetectorRules:
         select=_conditions(table.table("select")),
         amplifiers=cast(Any, table.choice("amplifiers", ("whole", "assemble"), "whole")),
         group=_source(table.table("group")),
+        readouts=tuple(_sources(row, READOUT_FACTS) for row in table.tables("readouts")),
+        maps=_maps(table.table("maps")),
+        planes=cast(Any, table.choice("planes", ("refuse", "first", "mean", "sum"), "refuse")),
         facts=MappingProxyType({n: _source(table.table(n)) for n in DETECTOR_FACTS if n in table.content}),
         use_wcs=bool(table.get("use_wcs", (bool,), True)),
         min_side_pix=int(table.get("min_side_pix", (int,), 16)),
@@ -206,6 +219,24 @@ def _detectors(table: _Table) -> DetectorRules:
     table.asked.update(DETECTOR_FACTS)
     table.done()
     return rules
+
+
+def _maps(table: _Table) -> Mapping[str, Conditions]:
+    found: dict[str, Conditions] = {k: _conditions(table.table(k)) for k in MAP_KINDS if k in table.content}
+    table.asked.update(MAP_KINDS)
+    table.done()
+    return MappingProxyType(found)
+
+
+def _companions(top: _Table) -> tuple[CompanionRule, ...]:
+    rules = []
+    for row in top.tables("companions"):
+        kind, image = row.choice("kind", MAP_KINDS, "weight"), row.pattern("image")
+        if image is None:
+            row.fail("image", "is missing")
+        rules.append(CompanionRule(cast(Any, kind), image, row.text("file", needed=True)))
+        row.done()
+    return tuple(rules)
 
 
 def _layout(table: _Table) -> Layout:
@@ -281,6 +312,9 @@ def parse_profile(text: str, source: str) -> Instrument:
         grades=_grades(top.table("grades")),
         zero_points_mag=_by_filter(top.table("zero_points_mag"), _NUMBER),
         reference_bands=_by_filter(top.table("reference_bands"), (str,)),
+        checksums=cast(Any, top.choice("checksums", ("require", "warn", "ignore"), "require")),
+        companions=_companions(top),
+        dq_bits=int(top.get("dq_bits", (int,), 0xFFFFFFFF)),
         source=source,
     )
     observatory.done()

@@ -17,7 +17,7 @@ from spica.instruments.base import (
     Instrument,
     MissingFactError,
 )
-from spica.instruments.dates import night_of
+from spica.instruments.dates import night_of, to_icrs
 from spica.instruments.detector import find_detectors
 from spica.instruments.lookup import find_mjd, find_number, find_value, meets
 from spica.model.errors import DataError
@@ -91,6 +91,14 @@ class _Reader:
         self.who_said[fact] = found[1]
         return found[0]
 
+    def pointing(self) -> tuple[float, float] | None:
+        """Return the pointing in degrees, ICRS; a stated equinox other than 2000 is brought to it."""
+        ra, dec = self.number("ra", -360.0, 360.0), self.number("dec", -90.0, 90.0)
+        if ra is None or dec is None:
+            return None
+        equinox = self.number("equinox", 1850.0, 2150.0)
+        return (ra % 360.0, dec) if equinox is None else to_icrs(ra % 360.0, dec, equinox)
+
     def longitude(self) -> float:
         found = find_number(self.headers, self.instrument.longitude_deg, None, -360.0, 360.0)
         self.who_said["longitude"] = found[1] if found else "assumed 0"
@@ -142,8 +150,7 @@ def translate(instrument: Instrument, headers: Sequence[HeaderCards], file_name:
     times = reader.mjd(exptime)
     if times is None:
         raise _missing(instrument, headers, "time", *(FactSource(s.keywords) for s in instrument.time.sources))
-    ra, dec = reader.number("ra", -360.0, 360.0), reader.number("dec", -90.0, 90.0)
-    pointing = (ra % 360.0, dec) if ra is not None and dec is not None else None
+    pointing = reader.pointing()
     detectors = find_detectors(instrument, headers, file_name, pointing, reader.who_said)
     if not detectors:
         raise _missing(instrument, headers, "image")
@@ -210,7 +217,7 @@ def explain(instrument: Instrument, headers: Sequence[HeaderCards], file_name: s
         FactExplanation("instrument", instrument_name(instrument, headers), instrument.source, (), True),
         FactExplanation("frame_type", frame_type, "profile", (), True),
     ]
-    numbers = {"exptime": True, "ra": science, "dec": science, "airmass": False}
+    numbers = {"exptime": True, "ra": science, "dec": science, "equinox": False, "airmass": False}
     for fact, source in instrument.facts.items():
         if fact in numbers:
             number = find_number(headers, source)
