@@ -186,7 +186,7 @@ def _file_rows(session: Session, node_id: int, products: Sequence[Placed]) -> tu
         know_location(session, file_id, node_id, placed.root, placed.relative)
         if p.small and p.size <= MAX_CONTENT_BYTES:
             store_content(session, file_id, p.media_type, placed.path.read_bytes())
-        rows[i] = PlacedProduct(p.role, p.item, p.detector, file_id, placed.path)
+        rows[i] = PlacedProduct(p.role, p.item, p.detector, file_id, placed.path, p.name)
     return tuple(rows[i] for i in range(len(products)))
 
 

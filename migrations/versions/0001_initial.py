@@ -67,9 +67,10 @@ JOB_STATE = postgresql.ENUM(
     create_type=False,
 )
 LOCATION_STATE = postgresql.ENUM("present", "missing", name="location_state", create_type=False)
+MASTER_KIND = postgresql.ENUM("bias", "dark", "flat", "fringe", "bad_pixels", name="master_kind", create_type=False)
 NODE_STATE = postgresql.ENUM("active", "draining", "stopped", name="node_state", create_type=False)
 PERSON_ROLE = postgresql.ENUM("viewer", "grader", "operator", "admin", name="person_role", create_type=False)
-PLAN_MODE = postgresql.ENUM("ingest", "single", "survey", "area", name="plan_mode", create_type=False)
+PLAN_MODE = postgresql.ENUM("ingest", "master", "single", "survey", "area", name="plan_mode", create_type=False)
 POSITION_SOURCE = postgresql.ENUM("solution", "header_wcs", "pointing", name="position_source", create_type=False)
 ENUMS = (
     ATTEMPT_STATE,
@@ -85,6 +86,7 @@ ENUMS = (
     JOB_ARROW,
     JOB_STATE,
     LOCATION_STATE,
+    MASTER_KIND,
     NODE_STATE,
     PERSON_ROLE,
     PLAN_MODE,
@@ -102,7 +104,6 @@ def upgrade() -> None:
     _create_recipe()
     _create_setting()
     _create_audit()
-    _create_calibration()
     _create_content()
     _create_location()
     _create_selection()
@@ -119,6 +120,7 @@ def upgrade() -> None:
     _create_tag()
     _create_attempt()
     _create_job_edge()
+    _create_calibration()
     _create_delivery()
     _create_image_reason()
     _create_job_event()
@@ -127,6 +129,7 @@ def upgrade() -> None:
     _create_quality()
     _create_solution()
     _create_stack()
+    _create_calibration_use()
     _create_grade()
     _create_solution_image()
     _create_grade_reason()
@@ -259,32 +262,6 @@ def _create_audit() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
     op.create_index(op.f("ix_audit_person_id"), "audit", ["person_id"], unique=False)
-
-
-def _create_calibration() -> None:
-    op.create_table(
-        "calibration",
-        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
-        sa.Column("file_id", sa.BigInteger(), nullable=False, comment="which file"),
-        sa.Column("kind", sa.Text(), nullable=False, comment="flat, dark, bias or bad_pixels"),
-        sa.Column("instrument", sa.Text(), nullable=False, comment="instrument"),
-        sa.Column("filter", sa.Text(), nullable=True, comment="filter; NULL: any"),
-        sa.Column("run", sa.Text(), nullable=True, comment="run; NULL: any"),
-        sa.Column("valid_from", sa.Date(), nullable=True, comment="first night; NULL: always"),
-        sa.Column("valid_to", sa.Date(), nullable=True, comment="last night; NULL: for ever"),
-        sa.Column("mjd", sa.Float(), nullable=True, comment="when it was taken, MJD, day"),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-            comment="when it was registered, UTC",
-        ),
-        sa.ForeignKeyConstraint(["file_id"], ["file.id"], name=op.f("fk_calibration_file_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_calibration")),
-        sa.UniqueConstraint("file_id", name=op.f("uq_calibration_file_id")),
-    )
-    op.create_index("ix_calibration_find", "calibration", ["kind", "instrument", "filter", "run"], unique=False)
 
 
 def _create_content() -> None:
@@ -752,6 +729,48 @@ def _create_job_edge() -> None:
     op.create_index(op.f("ix_job_edge_child_id"), "job_edge", ["child_id"], unique=False)
 
 
+def _create_calibration() -> None:
+    op.create_table(
+        "calibration",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
+        sa.Column("file_id", sa.BigInteger(), nullable=False, comment="which file"),
+        sa.Column("kind", MASTER_KIND, nullable=False, comment="what it corrects"),
+        sa.Column("instrument", sa.Text(), nullable=False, comment="instrument"),
+        sa.Column("filter", sa.Text(), nullable=True, comment="filter, canonical; NULL: any"),
+        sa.Column("run", sa.Text(), nullable=True, comment="run; NULL: any"),
+        sa.Column("first_night", sa.Date(), nullable=True, comment="first night it holds for; NULL: always"),
+        sa.Column("last_night", sa.Date(), nullable=True, comment="last night it holds for; NULL: for ever"),
+        sa.Column("mjd", sa.Float(), nullable=True, comment="mean of its frames, MJD UTC, day"),
+        sa.Column("exptime_s", sa.Float(), nullable=True, comment="exposure time of the frames of a dark, s"),
+        sa.Column(
+            "n_inputs", sa.Integer(), server_default="0", nullable=False, comment="frames combined; 0: came as it is"
+        ),
+        sa.Column(
+            "attempt_id", sa.BigInteger(), nullable=True, comment="attempt that made it; NULL: came from outside"
+        ),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when it was registered, UTC",
+        ),
+        sa.Column(
+            "withdrawn_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when it was withdrawn; it is used no more, UTC; NULL: not yet",
+        ),
+        sa.CheckConstraint("first_night <= last_night", name=op.f("ck_calibration_nights_ordered")),
+        sa.ForeignKeyConstraint(["attempt_id"], ["attempt.id"], name=op.f("fk_calibration_attempt_id")),
+        sa.ForeignKeyConstraint(["file_id"], ["file.id"], name=op.f("fk_calibration_file_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_calibration")),
+        sa.UniqueConstraint("file_id", "kind", name=op.f("uq_calibration_file_id_kind")),
+    )
+    op.create_index(op.f("ix_calibration_attempt_id"), "calibration", ["attempt_id"], unique=False)
+    op.create_index("ix_calibration_find", "calibration", ["kind", "instrument", "filter", "run"], unique=False)
+
+
 def _create_delivery() -> None:
     op.create_table(
         "delivery",
@@ -985,6 +1004,26 @@ def _create_stack() -> None:
         sa.ForeignKeyConstraint(["superseded_by_id"], ["image.id"], name=op.f("fk_stack_superseded_by_id")),
         sa.PrimaryKeyConstraint("image_id", name=op.f("pk_stack")),
     )
+
+
+def _create_calibration_use() -> None:
+    op.create_table(
+        "calibration_use",
+        sa.Column("image_id", sa.BigInteger(), nullable=False, comment="which exposure"),
+        sa.Column("attempt_id", sa.BigInteger(), nullable=False, comment="in which attempt"),
+        sa.Column("calibration_id", sa.BigInteger(), nullable=False, comment="which master"),
+        sa.Column(
+            "corrected", sa.Boolean(), nullable=False, comment="whether pixels were corrected; false: weighted only"
+        ),
+        sa.Column("scale", sa.Float(), nullable=True, comment="amplitude of a fringe pattern, ADU"),
+        sa.ForeignKeyConstraint(["attempt_id"], ["attempt.id"], name=op.f("fk_calibration_use_attempt_id")),
+        sa.ForeignKeyConstraint(["calibration_id"], ["calibration.id"], name=op.f("fk_calibration_use_calibration_id")),
+        sa.ForeignKeyConstraint(
+            ["image_id"], ["image.id"], name=op.f("fk_calibration_use_image_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("image_id", "attempt_id", "calibration_id", name=op.f("pk_calibration_use")),
+    )
+    op.create_index(op.f("ix_calibration_use_calibration_id"), "calibration_use", ["calibration_id"], unique=False)
 
 
 def _create_grade() -> None:

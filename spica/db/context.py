@@ -18,6 +18,7 @@ class PlacedProduct:
     detector: int | None
     file_id: int
     path: Path
+    name: str = ""
 
 
 @dataclass

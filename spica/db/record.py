@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from spica.db import catalogue, delivery, grade, image, product, quality, solution
+from spica.db import calibration, catalogue, delivery, grade, image, product, quality, solution
 from spica.db.context import HarvestContext
 from spica.model.harvest import Record
 
@@ -20,6 +20,8 @@ RECORDERS: dict[str, Callable[[Session, Any, HarvestContext], None]] = {
     "catalogue": catalogue.record_catalogue,
     "delivery": delivery.record_delivery,
     "image_state": image.record_state,
+    "master": calibration.record_master,
+    "calibration_use": calibration.record_use,
 }
 ORDER = tuple(RECORDERS)
 

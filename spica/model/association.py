@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 
 class Mode(enum.StrEnum):
-    """How exposures are chosen; `ingest` marks the plan of incoming files."""
+    """How exposures are chosen; `ingest` marks the plan of incoming files, `master` that of calibration frames."""
 
     INGEST = "ingest"
+    MASTER = "master"
     SINGLE = "single"
     SURVEY = "survey"
     AREA = "area"

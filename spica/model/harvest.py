@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from spica.model.calibration import CalibrationUse, MasterRecord
 from spica.model.errors import DataError
 from spica.model.grade import GradeRecord
 from spica.model.image import ExposureRecord
@@ -21,6 +22,8 @@ Record = (
     | CatalogueRecord
     | DeliveryRecord
     | ImageStateRecord
+    | MasterRecord
+    | CalibrationUse
 )
 
 RECORDS: dict[str, type[Record]] = {
@@ -32,6 +35,8 @@ RECORDS: dict[str, type[Record]] = {
     "catalogue": CatalogueRecord,
     "delivery": DeliveryRecord,
     "image_state": ImageStateRecord,
+    "master": MasterRecord,
+    "calibration_use": CalibrationUse,
 }
 
 

@@ -132,6 +132,7 @@ class JobKind(enum.StrEnum):
     """Kinds of jobs that Spica itself plans; plug-in steps add their own words."""
 
     ASSESS = "assess"
+    MASTER = "master"
     ASTROMETRY = "astrometry"
     CALIBRATE = "calibrate"
     STACK = "stack"

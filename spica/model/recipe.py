@@ -45,6 +45,19 @@ class EngineSection:
 
 
 @dataclass(frozen=True)
+class VerifySection:
+    """Verification of incoming files."""
+
+    checksums: str = parameter(
+        "profile",
+        "-",
+        "a DATASUM or CHECKSUM that does not match: `require` rejects the file, `warn` records it, `ignore` is silent; "
+        "`profile`: as the instrument's profile says",
+        choices=("profile", "require", "warn", "ignore"),
+    )
+
+
+@dataclass(frozen=True)
 class QualitySection:
     """Source extraction and quality of one image."""
 
@@ -165,6 +178,7 @@ class Recipe:
 
     name: str = "default"
     engine: EngineSection = field(default_factory=EngineSection)
+    verify: VerifySection = field(default_factory=VerifySection)
     quality: QualitySection = field(default_factory=QualitySection)
     astrometry: AstrometrySection = field(default_factory=AstrometrySection)
     photometry: PhotometrySection = field(default_factory=PhotometrySection)

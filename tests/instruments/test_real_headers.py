@@ -14,10 +14,8 @@ import pytest
 from spica.instruments.base import ExposureFacts, MissingFactError
 from spica.instruments.registry import load_instruments, translate
 
-COLUMNS = (
-    "name outcome instrument frame_type object filter filter_raw run night exptime_s mjd ra_deg dec_deg airmass "
-    "n_detectors shape"
-).split()
+COLUMNS = ("name", "outcome", "instrument", "frame_type", "object", "filter", "filter_raw", "run", "night", "exptime_s")
+COLUMNS += ("mjd", "ra_deg", "dec_deg", "airmass", "n_detectors", "shape")
 FOLDER = Path(__file__).parent
 
 

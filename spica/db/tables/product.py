@@ -1,10 +1,10 @@
-"""Products, stacks and their inputs, catalogues, deliveries and master calibrations."""
+"""Products, stacks and their inputs, catalogues and deliveries."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 
-from sqlalchemy import ARRAY, BigInteger, Date, Float, ForeignKey, Index, Integer, SmallInteger, Text, text
+from sqlalchemy import ARRAY, BigInteger, Float, ForeignKey, Index, Integer, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import REAL
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -114,20 +114,3 @@ class DeliveryRow(Base):
     )
     created_at: Mapped[datetime] = stamp("when it was prepared")
     checked_at: Mapped[datetime | None] = stamp("when its files were last checked", server_default=None, nullable=True)
-
-
-class CalibrationRow(Base):
-    """A master calibration and where it is valid."""
-
-    __tablename__ = "calibration"
-    __table_args__ = (Index("ix_calibration_find", "kind", "instrument", "filter", "run"),)
-    id: Mapped[int] = key()
-    file_id: Mapped[int] = mapped_column(ForeignKey("file.id"), unique=True, comment="which file")
-    kind: Mapped[str] = mapped_column(Text, comment="flat, dark, bias or bad_pixels")
-    instrument: Mapped[str] = mapped_column(Text, comment="instrument")
-    filter: Mapped[str | None] = mapped_column(Text, comment="filter; NULL: any")
-    run: Mapped[str | None] = mapped_column(Text, comment="run; NULL: any")
-    valid_from: Mapped[date | None] = mapped_column(Date, comment="first night; NULL: always")
-    valid_to: Mapped[date | None] = mapped_column(Date, comment="last night; NULL: for ever")
-    mjd: Mapped[float | None] = mapped_column(Float, comment="when it was taken, MJD, day")
-    created_at: Mapped[datetime] = stamp("when it was registered", server_default=text("now()"))

@@ -1,0 +1,217 @@
+"""Master calibrations: registered with what they hold for, found for an exposure, and the book of their use."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from spica.db.context import HarvestContext
+from spica.db.file import set_kind
+from spica.db.tables.calibration import CalibrationRow, CalibrationUseRow
+from spica.db.tables.file import FileRow
+from spica.model.calibration import CalibrationUse, MasterKind, MasterRecord, Validity, Wanted
+from spica.model.errors import DataError, UsageError
+from spica.model.image import FileKind
+from spica.model.job import FileRef
+
+BY_FILTER = (MasterKind.FLAT, MasterKind.FRINGE)
+"""Kinds that depend on the filter."""
+
+
+@dataclass(frozen=True)
+class Master:
+    """A registered master and its file."""
+
+    id: int
+    kind: MasterKind
+    file: FileRef
+    validity: Validity
+    mjd: float | None
+    exptime_s: float | None
+    n_inputs: int
+    withdrawn: bool
+
+
+def register_master(
+    session: Session,
+    file_id: int,
+    kind: MasterKind,
+    validity: Validity,
+    *,
+    mjd: float | None = None,
+    exptime_s: float | None = None,
+    n_inputs: int = 0,
+    attempt_id: int | None = None,
+) -> int:
+    """Register a master and return its id; the same file and kind again changes what it holds for, and revives it.
+
+    Raises UsageError where a flat or a fringe pattern names no filter, or the first night is after the last.
+    """
+    if kind in BY_FILTER and not validity.filter:
+        raise UsageError(f"a {kind.value} holds for one filter; say --filter")
+    first, last = _night(validity.first_night), _night(validity.last_night)
+    if first is not None and last is not None and first > last:
+        raise UsageError(f"the first night {first} is after the last {last}; exchange them")
+    values = {
+        "instrument": validity.instrument,
+        "filter": validity.filter if kind in BY_FILTER else None,
+        "run": validity.run,
+        "first_night": first,
+        "last_night": last,
+        "mjd": mjd,
+        "exptime_s": exptime_s,
+        "n_inputs": n_inputs,
+        "attempt_id": attempt_id,
+        "withdrawn_at": None,
+    }
+    wish = insert(CalibrationRow).values(file_id=file_id, kind=kind, **values)
+    master_id = session.execute(
+        wish.on_conflict_do_update(index_elements=["file_id", "kind"], set_=values).returning(CalibrationRow.id)
+    ).scalar_one()
+    if attempt_id is None:
+        set_kind(session, file_id, FileKind.CALIBRATION)
+    return master_id
+
+
+def _night(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as trouble:
+        raise UsageError(f"{text!r} is no night; write it as 2026-11-21") from trouble
+
+
+def record_master(session: Session, record: MasterRecord, context: HarvestContext) -> None:
+    """Register a master that an attempt made."""
+    made = next((p for p in context.products if p.name == record.product), None)
+    if made is None:
+        raise DataError(f"result speaks of the master {record.product}, which is none of its products; make it again")
+    register_master(
+        session,
+        made.file_id,
+        record.kind,
+        record.validity,
+        mjd=record.mjd,
+        exptime_s=record.exptime_s,
+        n_inputs=record.n_inputs,
+        attempt_id=context.attempt_id,
+    )
+
+
+def record_use(session: Session, record: CalibrationUse, context: HarvestContext) -> None:
+    """Keep that an exposure was corrected with, or weighted by, a master."""
+    query = (
+        select(CalibrationRow.id)
+        .join(FileRow, FileRow.id == CalibrationRow.file_id)
+        .where(FileRow.sha256 == record.sha256, CalibrationRow.kind == record.kind)
+    )
+    master_id = session.scalar(query)
+    if master_id is None:
+        raise DataError(f"no {record.kind.value} with sha256 {record.sha256[:8]} is registered; register it again")
+    values = {"corrected": record.corrected, "scale": record.scale}
+    wish = insert(CalibrationUseRow).values(
+        image_id=context.need_image(record.item), attempt_id=context.attempt_id, calibration_id=master_id, **values
+    )
+    session.execute(
+        wish.on_conflict_do_update(index_elements=["image_id", "attempt_id", "calibration_id"], set_=values)
+    )
+
+
+def has_masters(session: Session) -> bool:
+    """Whether any master is in force."""
+    return session.scalar(select(CalibrationRow.id).where(CalibrationRow.withdrawn_at.is_(None)).limit(1)) is not None
+
+
+def find_masters(session: Session, wanted: Wanted) -> dict[MasterKind, Master]:
+    """Return the masters that an exposure gets, one of a kind: one statement.
+
+    A master fits where its camera is the exposure's, its run, filter and nights are the exposure's or not stated. Of
+    several the one of the exposure's own run counts before one for any run, then for darks the nearer exposure time,
+    then the nearer in time, then the newer.
+    """
+    night = _night(wanted.night)
+    query = _masters().where(
+        CalibrationRow.withdrawn_at.is_(None),
+        CalibrationRow.instrument == wanted.instrument,
+        or_(CalibrationRow.run.is_(None), CalibrationRow.run == wanted.run),
+        or_(CalibrationRow.filter.is_(None), CalibrationRow.filter == wanted.filter),
+    )
+    if night is not None:
+        query = query.where(
+            or_(CalibrationRow.first_night.is_(None), CalibrationRow.first_night <= night),
+            or_(CalibrationRow.last_night.is_(None), CalibrationRow.last_night >= night),
+        )
+    found: dict[MasterKind, Master] = {}
+    for master in sorted((_master(r, f) for r, f in session.execute(query)), key=lambda m: _distance(m, wanted)):
+        found.setdefault(master.kind, master)
+    return found
+
+
+def _distance(master: Master, wanted: Wanted) -> tuple[bool, float, float, int]:
+    days = abs(master.mjd - wanted.mjd) if master.mjd is not None and wanted.mjd is not None else math.inf
+    ratio = 0.0
+    if master.kind is MasterKind.DARK and master.exptime_s and wanted.exptime_s:
+        ratio = abs(math.log(master.exptime_s / wanted.exptime_s))
+    return master.validity.run is None, round(ratio, 2), days, -master.id
+
+
+def list_masters(session: Session, *, withdrawn: bool = False) -> list[Master]:
+    """Return all masters by id, those withdrawn only where asked for."""
+    query = _masters().order_by(CalibrationRow.id)
+    if not withdrawn:
+        query = query.where(CalibrationRow.withdrawn_at.is_(None))
+    return [_master(r, f) for r, f in session.execute(query)]
+
+
+def masters_of(session: Session, image_id: int) -> list[tuple[Master, CalibrationUseRow]]:
+    """Return the masters that the latest assessment of an exposure used, with how."""
+    latest = (
+        select(func.max(CalibrationUseRow.attempt_id)).where(CalibrationUseRow.image_id == image_id).scalar_subquery()
+    )
+    query = (
+        select(CalibrationRow, FileRow, CalibrationUseRow)
+        .join(FileRow, FileRow.id == CalibrationRow.file_id)
+        .join(CalibrationUseRow, CalibrationUseRow.calibration_id == CalibrationRow.id)
+        .where(CalibrationUseRow.image_id == image_id, CalibrationUseRow.attempt_id == latest)
+        .order_by(CalibrationRow.kind, CalibrationRow.id)
+    )
+    return [(_master(r, f), use) for r, f, use in session.execute(query)]
+
+
+def withdraw_master(session: Session, master_id: int) -> Master:
+    """Take a master out of use; its rows and file stay. UsageError where there is none, or it is withdrawn already."""
+    query = _masters().where(CalibrationRow.id == master_id)
+    row = session.execute(query).one_or_none()
+    if row is None or row[0].withdrawn_at is not None:
+        raise UsageError(f"there is no master {master_id} in use; see: spica calibration list")
+    session.execute(
+        update(CalibrationRow).where(CalibrationRow.id == master_id).values(withdrawn_at=func.clock_timestamp())
+    )
+    return _master(*row)
+
+
+def _masters() -> Select[CalibrationRow, FileRow]:
+    return select(CalibrationRow, FileRow).join(FileRow, FileRow.id == CalibrationRow.file_id)
+
+
+def _master(row: CalibrationRow, file: FileRow) -> Master:
+    return Master(
+        row.id,
+        row.kind,
+        FileRef(file.id, file.sha256, file.name, file.size),
+        Validity(
+            row.instrument,
+            row.filter,
+            row.run,
+            row.first_night.isoformat() if row.first_night else None,
+            row.last_night.isoformat() if row.last_night else None,
+        ),
+        row.mjd,
+        row.exptime_s,
+        row.n_inputs,
+        row.withdrawn_at is not None,
+    )
