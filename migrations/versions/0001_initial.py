@@ -745,6 +745,7 @@ def _create_calibration() -> None:
         sa.Column(
             "n_inputs", sa.Integer(), server_default="0", nullable=False, comment="frames combined; 0: came as it is"
         ),
+        sa.Column("product_hash", sa.Text(), nullable=True, comment="hash of its frames and recipe"),
         sa.Column(
             "attempt_id", sa.BigInteger(), nullable=True, comment="attempt that made it; NULL: came from outside"
         ),
@@ -769,6 +770,7 @@ def _create_calibration() -> None:
     )
     op.create_index(op.f("ix_calibration_attempt_id"), "calibration", ["attempt_id"], unique=False)
     op.create_index("ix_calibration_find", "calibration", ["kind", "instrument", "filter", "run"], unique=False)
+    op.create_index(op.f("ix_calibration_product_hash"), "calibration", ["product_hash"], unique=False)
 
 
 def _create_delivery() -> None:

@@ -45,14 +45,9 @@ def migrate_command(ctx: click.Context) -> None:
 
 
 @click.command("doctor")
-@click.option(
-    "--instrument", "file", type=click.Path(path_type=Path, dir_okay=False), help="Show what a profile makes of FILE."
-)
 @click.pass_context
-def doctor_command(ctx: click.Context, file: Path | None) -> int:
-    """Check the surroundings; or show what the instrument profiles make of one file."""
-    if file is not None:
-        return _explain_file(ctx, file)
+def doctor_command(ctx: click.Context) -> int:
+    """Check the surroundings: folders, disk, database, catalogues, profiles, tools."""
     from spica.scheduling.doctor import examine
 
     failed = 0
@@ -60,30 +55,6 @@ def doctor_command(ctx: click.Context, file: Path | None) -> int:
         click.echo(f"{'ok  ' if check.holds else 'BAD '} {check.name:<12} {check.text}")
         failed += not check.holds
     return 5 if failed else 0
-
-
-def _explain_file(ctx: click.Context, file: Path) -> int:
-    from spica.files.verify import verify_file
-    from spica.instruments.registry import load_instruments
-    from spica.instruments.translate import explain
-
-    try:
-        folder: Path | None = workspace_of(ctx).instruments_folder
-    except UsageError:
-        folder = None
-    report = verify_file(file)
-    for problem in report.problems:
-        click.echo(f"{problem.code}: {problem.text}")
-    if not report.headers:
-        return 3
-    instrument = load_instruments(folder).recognise(report.headers, file.name)
-    click.echo(f"{file.name} is read by the profile {instrument.name} ({instrument.title})")
-    missing = 0
-    for fact in explain(instrument, report.headers, file.name):
-        missing += fact.required and fact.value is None
-        value = fact.value if fact.value is not None else "MISSING" if fact.required else "-"
-        click.echo(f"  {fact.fact:<14} {value:<32} {fact.who_said or 'looked for ' + ' '.join(fact.candidates)}")
-    return 3 if missing or report.problems else 0
 
 
 @click.group("person")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -47,6 +48,7 @@ def register_master(
     exptime_s: float | None = None,
     n_inputs: int = 0,
     attempt_id: int | None = None,
+    product_hash: str | None = None,
 ) -> int:
     """Register a master and return its id; the same file and kind again changes what it holds for, and revives it.
 
@@ -67,6 +69,7 @@ def register_master(
         "exptime_s": exptime_s,
         "n_inputs": n_inputs,
         "attempt_id": attempt_id,
+        "product_hash": product_hash,
         "withdrawn_at": None,
     }
     wish = insert(CalibrationRow).values(file_id=file_id, kind=kind, **values)
@@ -99,6 +102,7 @@ def record_master(session: Session, record: MasterRecord, context: HarvestContex
         exptime_s=record.exptime_s,
         n_inputs=record.n_inputs,
         attempt_id=context.attempt_id,
+        product_hash=record.product_hash,
     )
 
 
@@ -124,6 +128,14 @@ def record_use(session: Session, record: CalibrationUse, context: HarvestContext
 def has_masters(session: Session) -> bool:
     """Whether any master is in force."""
     return session.scalar(select(CalibrationRow.id).where(CalibrationRow.withdrawn_at.is_(None)).limit(1)) is not None
+
+
+def known_masters(session: Session, product_hashes: Iterable[str]) -> frozenset[str]:
+    """Return which of the hashes are those of masters in use."""
+    query = select(CalibrationRow.product_hash).where(
+        CalibrationRow.product_hash.in_(list(product_hashes)), CalibrationRow.withdrawn_at.is_(None)
+    )
+    return frozenset(h for h in session.scalars(query) if h is not None)
 
 
 def find_masters(session: Session, wanted: Wanted) -> dict[MasterKind, Master]:

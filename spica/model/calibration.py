@@ -44,7 +44,7 @@ class MasterRecord:
     """A master calibration that a step made, as the harvest registers it: the product of the file name `product`.
 
     `mjd` is the mean of its frames; `exptime_s` that of the frames of a dark (None: its pixels are counts per second);
-    `n_inputs` the frames used.
+    `n_inputs` the frames used; `product_hash` says of which frames and by which recipe.
     """
 
     product: str
@@ -53,6 +53,7 @@ class MasterRecord:
     mjd: float | None = None
     exptime_s: float | None = None
     n_inputs: int = 0
+    product_hash: str | None = None
     type: str = "master"
 
 

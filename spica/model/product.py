@@ -32,7 +32,6 @@ class Role(enum.StrEnum):
     WEIGHT_MAP = "weight_map"
     ERROR_MAP = "error_map"
     DQ_MAP = "dq_map"
-    MASTER = "master"
     MEASURES = "measures"
     QUALITY = "quality"
     SOLUTION = "solution"

@@ -77,6 +77,19 @@ class QualitySection:
 
 
 @dataclass(frozen=True)
+class MasterSection:
+    """Combination of raw calibration frames to masters."""
+
+    min_frames: int = parameter(3, "-", "frames a master needs at least", low=1, high=1000)
+    clip_sigma: float = parameter(4.0, "sigma", "clipping around the median", low=2, high=20)
+    min_level_adu: float = parameter(500.0, "ADU", "a flat fainter than this is left out", low=0)
+    max_level_fraction: float = parameter(
+        0.8, "-", "a flat brighter than this part of the saturation level is left out", low=0.01, high=1
+    )
+    bad_pixels: bool = parameter(True, "-", "make a bad-pixel map with each flat")
+
+
+@dataclass(frozen=True)
 class AstrometrySection:
     """Match to the reference and joint fit."""
 
@@ -180,6 +193,7 @@ class Recipe:
     engine: EngineSection = field(default_factory=EngineSection)
     verify: VerifySection = field(default_factory=VerifySection)
     quality: QualitySection = field(default_factory=QualitySection)
+    master: MasterSection = field(default_factory=MasterSection)
     astrometry: AstrometrySection = field(default_factory=AstrometrySection)
     photometry: PhotometrySection = field(default_factory=PhotometrySection)
     stack: StackSection = field(default_factory=StackSection)

@@ -33,6 +33,7 @@ class CalibrationRow(Base):
     mjd: Mapped[float | None] = mapped_column(Float, comment="mean of its frames, MJD UTC, day")
     exptime_s: Mapped[float | None] = mapped_column(Float, comment="exposure time of the frames of a dark, s")
     n_inputs: Mapped[int] = mapped_column(Integer, server_default="0", comment="frames combined; 0: came as it is")
+    product_hash: Mapped[str | None] = mapped_column(Text, index=True, comment="hash of its frames and recipe")
     attempt_id: Mapped[int | None] = mapped_column(
         ForeignKey("attempt.id"), index=True, comment="attempt that made it; NULL: came from outside"
     )
