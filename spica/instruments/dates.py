@@ -5,13 +5,20 @@ from __future__ import annotations
 import datetime
 import math
 import re
+from bisect import bisect_right
 
 MJD_EPOCH_ORDINAL = datetime.date(1858, 11, 17).toordinal()
+# Midnights that a leap second came before: from July 1972 on, the last one known at the end of 2016.
+_LEAP_SECONDS_MJD: tuple[int, ...] = (
+    *(41499, 41683, 42048, 42413, 42778, 43144, 43509, 43874, 44239, 44786, 45151, 45516, 46247, 47161),
+    *(47892, 48257, 48804, 49169, 49534, 50083, 50630, 51179, 53736, 54832, 56109, 57204, 57754),
+)
 _DATE = re.compile(
     r"\s*(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?:[T\s]+(\d{1,2}:\d{1,2}(?::\d{1,2}(?:\.\d*)?)?)"
     r"\s*(Z|UTC?|[+-]\d{2}:?\d{2})?)?\s*\Z",
     re.IGNORECASE,
 )
+_BASIC_DATE = re.compile(r"\s*(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*\Z")
 _OLD_DATE = re.compile(r"\s*(\d{1,2})/(\d{1,2})/(\d{2})\s*\Z")
 _CLOCK = re.compile(r"\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2}(?:\.\d*)?))?\s*\Z")
 _SEXAGESIMAL = re.compile(
@@ -61,12 +68,19 @@ def parse_day(text: str) -> int | None:
 def parse_iso_mjd(date: str, clock: str | None = None) -> float | None:
     """Return the MJD (UTC) of a date-time text, or of a date and a clock text; a zone suffix is honoured.
 
-    None where no time of day is stated: a date alone does not say when.
+    Date-times may be written without separators (`20160818T042710`). None where no time of day is stated: a date alone
+    does not say when.
     """
+    date = _BASIC_DATE.sub(r"\1-\2-\3T\4:\5:\6", date)
     day, fraction = parse_day(date), parse_clock(clock if clock is not None else date)
     if day is None or fraction is None:
         return None
     return day + fraction - parse_zone_days(clock if clock is not None and _DATE.match(clock) else date)
+
+
+def tai_minus_utc_s(mjd: float) -> float:
+    """Return the seconds that atomic time is ahead of UTC at an MJD (IERS Bulletin C; 10 s before 1972)."""
+    return 10.0 + bisect_right(_LEAP_SECONDS_MJD, mjd)
 
 
 def night_of(mjd: float, longitude_deg: float) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from types import MappingProxyType
 
 from spica.files.header import HeaderCards
 from spica.files.scan import StructureError, image_shape
-from spica.instruments.base import MAP_KINDS, AmplifierFacts, DetectorFacts, Instrument, MapFacts, PixelSection
+from spica.instruments.base import MAP_KINDS, Instrument
+from spica.instruments.facts import AmplifierFacts, DetectorFacts, MapFacts, PixelSection
 from spica.instruments.lookup import find_value, last_value, meets
-from spica.instruments.position import FactReader, footprint_of, place_detector
+from spica.instruments.position import FactReader, place_detector
 
 Pointing = tuple[float, float] | None
 
@@ -30,6 +32,13 @@ def _units(instrument: Instrument, headers: Sequence[HeaderCards], file_name: st
     return found
 
 
+def _of_processed(instrument: Instrument) -> Instrument:
+    """Return the instrument as detrended frames show it: one image a detector, no overscan to subtract."""
+    rules = instrument.detectors
+    facts = {name: source for name, source in rules.facts.items() if name != "overscan_section"}
+    return replace(instrument, detectors=replace(rules, readouts=(), facts=MappingProxyType(facts)))
+
+
 def find_detectors(
     instrument: Instrument,
     headers: Sequence[HeaderCards],
@@ -38,6 +47,8 @@ def find_detectors(
     who_said: dict[str, str],
 ) -> tuple[DetectorFacts, ...]:
     """Return the detectors in the order of their header units; `who_said` gains where their facts came from."""
+    if not instrument.detectors.processed.is_empty and meets(instrument.detectors.processed, headers, file_name):
+        instrument = _of_processed(instrument)
     facts = FactReader(instrument.detectors.facts, headers, who_said)
     units = _units(instrument, headers, file_name)
     if instrument.detectors.amplifiers == "assemble":
@@ -56,21 +67,33 @@ def _assembled_detectors(
     units: Sequence[tuple[int, tuple[int, int]]],
     pointing: Pointing,
 ) -> list[DetectorFacts]:
-    """Return detectors made of the units whose group agrees."""
-    groups: dict[str, list[AmplifierFacts]] = {}
+    """Return detectors made of the units whose group agrees; one alone in its group is read by its read-outs."""
+    groups: dict[str, list[tuple[int, tuple[int, int]]]] = {}
     for hdu, shape in units:
         key = find_value(headers, instrument.detectors.group, hdu)
-        groups.setdefault(str(key.value).strip() if key else "", []).append(_amplifier(facts, hdu, shape))
-    return [
-        _assembled(instrument, headers, facts, index, name, tuple(group), pointing)
-        for index, (name, group) in enumerate(groups.items())
-    ]
+        unnamed = f"\0{hdu}" if instrument.detectors.group.keywords else ""
+        groups.setdefault(str(key.value).strip() if key else unnamed, []).append((hdu, shape))
+    found = []
+    for index, (key_text, group) in enumerate(groups.items()):
+        name = key_text.partition("\0")[0]
+        if len(group) == 1 and (instrument.detectors.readouts or not instrument.detectors.processed.is_empty):
+            found.append(_whole(instrument, headers, facts, index, *group[0], pointing, name))
+        else:
+            amplifiers = tuple(_amplifier(facts, hdu, shape) for hdu, shape in group)
+            targets = [a.target_section for a in amplifiers if a.target_section is not None]
+            if len(targets) == len(amplifiers) and any(_counts_overscan(facts, a) for a in amplifiers):
+                amplifiers = _closed_up(amplifiers, targets)
+            found.append(_assembled(instrument, headers, facts, index, name, amplifiers, pointing))
+    return found
 
 
 def _with_maps(
     instrument: Instrument, headers: Sequence[HeaderCards], file_name: str, detectors: Sequence[DetectorFacts]
 ) -> tuple[DetectorFacts, ...]:
-    """Add the maps that the same file holds for each detector: of its EXTVER where both state one, else in order."""
+    """Add the maps that the same file holds for each detector: of its EXTVER where both state one, else in order.
+
+    A map of another shape than the detector's unit is none of it.
+    """
     maps: dict[int, list[MapFacts]] = {}
     for kind in MAP_KINDS:
         conditions = instrument.detectors.maps.get(kind)
@@ -81,7 +104,7 @@ def _with_maps(
         for order, detector in enumerate(detectors):
             version = last_value(headers[detector.hdu], "EXTVER")
             hdu = versions.get(version) if version is not None else units[order] if order < len(units) else None
-            if hdu is not None:
+            if hdu is not None and image_shape(headers[hdu]) == image_shape(headers[detector.hdu]):
                 maps.setdefault(detector.index, []).append(MapFacts(kind, hdu))
     return tuple(replace(d, maps=tuple(maps.get(d.index, ()))) for d in detectors)
 
@@ -112,16 +135,43 @@ def _amplifier(facts: FactReader, hdu: int, shape: tuple[int, int]) -> Amplifier
 
 
 def _binned(target: PixelSection | None, data: PixelSection | None, shape: tuple[int, int]) -> PixelSection | None:
-    """Return the target section in binned pixels: headers count it unbinned, so it is a whole multiple of the data."""
+    """Return the target section of the data in binned pixels.
+
+    Headers count it unbinned: it is a whole multiple of the data, or of the whole unit where the overscan is counted
+    too. A slip below one hundredth of its length is forgiven.
+    """
     if target is None:
         return None
-    nx = data.x_stop - data.x_start if data else shape[1]
-    ny = data.y_stop - data.y_start if data else shape[0]
-    fx, fy = (target.x_stop - target.x_start) / nx, (target.y_stop - target.y_start) / ny
-    if not (fx.is_integer() and fy.is_integer()):
+    columns = (data.x_start, data.x_stop) if data is not None else (0, shape[1])
+    rows = (data.y_start, data.y_stop) if data is not None else (0, shape[0])
+    x, nx, fx = _binned_span(target.x_start, target.x_stop, target.flip_x, shape[1], columns)
+    y, ny, fy = _binned_span(target.y_start, target.y_stop, target.flip_y, shape[0], rows)
+    if fx == 0 or fy == 0:
         return None
-    x, y = target.x_start // int(fx), target.y_start // int(fy)
     return PixelSection(x, x + nx, y, y + ny, target.flip_x, target.flip_y)
+
+
+def _binned_span(start: int, stop: int, flipped: bool, side: int, data: tuple[int, int]) -> tuple[int, int, int]:
+    """Return start and length of one axis of a target section in binned pixels, and the binning (0: none fits)."""
+    first, last = data
+    length, n = stop - start, last - first
+    if length % n != 0 and length % side == 0:
+        binning = length // side
+        return start // binning + (side - last if flipped else first), n, binning
+    binning = max(1, round(length / n))
+    return start // binning, n, binning if abs(length - binning * n) <= 0.01 * length else 0
+
+
+def _counts_overscan(facts: FactReader, amplifier: AmplifierFacts) -> bool:
+    """Say whether the stated target section is that of the whole unit, overscan and all."""
+    target, data = facts.section("target_section", amplifier.hdu, None), amplifier.data_section
+    if target is None or data is None:
+        return False
+    sides = (
+        (target.x_stop - target.x_start, data.x_stop - data.x_start, amplifier.shape[1]),
+        (target.y_stop - target.y_start, data.y_stop - data.y_start, amplifier.shape[0]),
+    )
+    return any(length % n != 0 and length % side == 0 for length, n, side in sides)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -148,7 +198,9 @@ def _assembled(
         shape = max(target.y_stop for target in known) - y0, max(target.x_stop for target in known) - x0
         amplifiers = tuple(_moved(amplifier, x0, y0) for amplifier in amplifiers)
     name = name or _name(facts, first.hdu, index)
-    place = place_detector(instrument, headers, facts, first.hdu, name, shape, pointing, _origin(amplifiers[0]))
+    hdus = tuple(dict.fromkeys(amplifier.hdu for amplifier in amplifiers))
+    origin = _origin(amplifiers[0])  # as it lies now, moved
+    place = place_detector(instrument, headers, facts, first.hdu, name, shape, pointing, origin, hdus)
     return DetectorFacts(
         index=index,
         hdu=first.hdu,
@@ -161,7 +213,7 @@ def _assembled(
         has_header_wcs=place.source == "header_wcs",
         position_source=place.source,
         wcs=place.wcs,
-        footprint=footprint_of(place.wcs, shape),
+        footprint=place.footprint,
         amplifiers=amplifiers,
     )
 
@@ -191,9 +243,10 @@ def _whole(
     hdu: int,
     shape: tuple[int, int],
     pointing: Pointing,
+    name: str = "",
 ) -> DetectorFacts:
     """Describe a detector that is one unit, trimmed to its data section, put together from its read-outs."""
-    name = _name(facts, hdu, index)
+    name = name or _name(facts, hdu, index)
     amplifiers = _readouts(instrument, facts, hdu, shape)
     if amplifiers:
         found = _assembled(instrument, headers, facts, index, name, amplifiers, pointing)
@@ -214,7 +267,7 @@ def _whole(
             has_header_wcs=place.source == "header_wcs",
             position_source=place.source,
             wcs=place.wcs,
-            footprint=footprint_of(place.wcs, sky),
+            footprint=place.footprint,
             data_section=None if sky == shape else data,
             overscan_section=facts.section("overscan_section", hdu, shape),
         )
@@ -246,18 +299,18 @@ def _readouts(
         )
     if all(amplifier.target_section is not None for amplifier in found):
         return tuple(found)
-    return _closed_up(found)
+    sections = [a.data_section for a in found if a.data_section is not None]
+    return _closed_up(found, [replace(section, flip_x=False, flip_y=False) for section in sections])
 
 
-def _closed_up(amplifiers: Sequence[AmplifierFacts]) -> tuple[AmplifierFacts, ...]:
-    """Place the data sections of amplifiers beside each other in their order on the chip, the gaps left out."""
-    sections = [a.data_section for a in amplifiers if a.data_section is not None]
+def _closed_up(amplifiers: Sequence[AmplifierFacts], sections: Sequence[PixelSection]) -> tuple[AmplifierFacts, ...]:
+    """Place amplifiers beside each other in the order of their sections, the gaps between these left out."""
     x_at = _without_gaps([(s.x_start, s.x_stop) for s in sections])
     y_at = _without_gaps([(s.y_start, s.y_stop) for s in sections])
     placed = []
     for amplifier, s in zip(amplifiers, sections, strict=True):
         x, y = x_at[s.x_start], y_at[s.y_start]
-        target = PixelSection(x, x + s.x_stop - s.x_start, y, y + s.y_stop - s.y_start)
+        target = replace(s, x_start=x, x_stop=x + s.x_stop - s.x_start, y_start=y, y_stop=y + s.y_stop - s.y_start)
         placed.append(replace(amplifier, target_section=target))
     return tuple(placed)
 

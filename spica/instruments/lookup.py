@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from spica.files.header import CardValue, HeaderCards
 from spica.files.scan import image_shape
-from spica.instruments.base import Condition, Conditions, FactSource, PixelSection, TimeRules
-from spica.instruments.dates import airmass_of, parse_iso_mjd, parse_sexagesimal
+from spica.instruments.base import Condition, Conditions, FactSource, TimeRules
+from spica.instruments.dates import airmass_of, parse_iso_mjd, parse_sexagesimal, tai_minus_utc_s
+from spica.instruments.facts import PixelSection
 
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]\s*\Z")
 _FACTORS = {"": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0, "deg": 1.0, "hourangle": 15.0, "arcsec": 1.0}
 _FACTORS |= {"auto_ra": 1.0, "deg_per_pixel": 3600.0, "altitude_deg": 1.0, "deg_west": -1.0}
 _EQUINOX = re.compile(r"^\s*[JB](?=\d{4})")
+_ANYWHERE = FactSource()
 MJD_RANGE = (15020.0, 100000.0)
 
 
@@ -55,14 +57,20 @@ def find_value(headers: Sequence[HeaderCards], source: FactSource, hdu: int | No
     """Return the first stated value: the literal, a keyword's that is not blank, else the default."""
     if source.value is not None:
         return Found(source.value, "profile")
+    for case in source.cases:
+        if meets(case.conditions, headers, "", hdu):
+            return Found(case.value, "profile")
     chain = search_order(headers, source, hdu)
     if source.bounds:
         return _find_bounds(chain, source.bounds)
     stated = (found for keyword in source.keywords if (found := _stated(chain, source, keyword)) is not None)
     if source.join is not None:
         parts = list(stated)
-        if parts:
-            return Found(source.join.join(str(part.value) for part in parts), "+".join(part.who_said for part in parts))
+        text: CardValue = source.join.join(str(part.value) for part in parts)
+        if source.values:
+            text = source.values.get(str(text).casefold())
+        if parts and text is not None:
+            return Found(text, "+".join(part.who_said for part in parts))
     else:
         first = next(stated, None)
         if first is not None:
@@ -78,7 +86,9 @@ def _stated(chain: Sequence[HeaderCards], source: FactSource, keyword: str) -> F
             value = _extracted(value.strip(), source.extract)
         if value is None or value == "" or (source.skip is not None and source.skip.search(str(value))):
             continue
-        return Found(value, keyword.upper())
+        if source.values and source.join is None and (value := source.values.get(str(value).casefold())) is None:
+            continue
+        return Found(f"{source.prefix}{value}" if source.prefix else value, keyword.upper())
     return None
 
 
@@ -131,10 +141,7 @@ def find_number(
     high: float = math.inf,
 ) -> tuple[float, str] | None:
     """Return the first number within [low, high] and who said it; keywords whose value does not fit are passed over."""
-    single = [source] if source.value is not None else [_only(source, keyword) for keyword in source.keywords]
-    if source.value is None and source.default is not None:
-        single.append(FactSource(default=source.default))
-    for candidate in single:
+    for candidate in _candidates(source):
         found = find_value(headers, candidate, hdu)
         unit = "" if found is not None and found.who_said in {"default", "profile"} else source.unit
         number = None if found is None else to_number(found.value, unit)
@@ -147,15 +154,32 @@ def find_number(
     return None
 
 
+def _candidates(source: FactSource) -> Iterator[FactSource]:
+    """Yield the ways of a source one by one: cases, the literal or joined value or each keyword, the default."""
+    if source.cases:
+        yield FactSource(cases=source.cases)
+    if source.value is not None or source.join is not None:
+        yield replace(source, default=None)
+    elif len(source.keywords) == 1 and source.default is None and not source.cases:
+        yield source
+    else:
+        for keyword in source.keywords:
+            yield _only(source, keyword)
+    if source.value is None and source.default is not None:
+        yield FactSource(default=source.default)
+
+
 def _only(source: FactSource, keyword: str) -> FactSource:
-    return replace(source, keywords=(keyword,), value=None, default=None)
+    return replace(source, keywords=(keyword,), value=None, default=None, cases=())
 
 
 def find_mjd(headers: Sequence[HeaderCards], rules: TimeRules) -> tuple[float, str] | None:
     """Return the stated instant as MJD (UTC) and the keywords that said it; dates before 1900 count as unknown."""
     for source in rules.sources:
-        values = [find_value(headers, FactSource((keyword,))) for keyword in source.keywords]
+        values = [find_value(headers, FactSource((keyword,), extract=source.extract)) for keyword in source.keywords]
         if any(found is None for found in values):
+            continue
+        if source.given and find_value(headers, FactSource((source.given,))) is None:
             continue
         parts = [found.value for found in values if found is not None]
         mjd: float | None
@@ -166,18 +190,33 @@ def find_mjd(headers: Sequence[HeaderCards], rules: TimeRules) -> tuple[float, s
             mjd = mjd - 2400000.5 if mjd is not None and source.form == "jd" else mjd
         if mjd is not None:
             mjd -= rules.clock_ahead_hours / 24.0
+            mjd = mjd - tai_minus_utc_s(mjd) / 86400.0 if _is_atomic(headers, rules) else mjd
             if MJD_RANGE[0] < mjd < MJD_RANGE[1]:
                 return mjd, "+".join(keyword.upper() for keyword in source.keywords)
     return None
 
 
+def _is_atomic(headers: Sequence[HeaderCards], rules: TimeRules) -> bool:
+    """Whether the clock of the headers is that of atomic time."""
+    if rules.scale != "header":
+        return rules.scale == "tai"
+    found = find_value(headers, FactSource(("TIMESYS",)))
+    return found is not None and str(found.value).strip().upper() == "TAI"
+
+
 def meets(conditions: Conditions, headers: Sequence[HeaderCards], file_name: str, hdu: int | None = None) -> bool:
     """Judge conditions on headers; for a detector its own header counts before the primary."""
+
+    if conditions.is_empty:
+        return True
+    chain: list[HeaderCards] = []
 
     def holds(condition: Condition) -> bool:
         if condition.file_name:
             return condition.holds(file_name, bool(file_name))
-        for header in search_order(headers, FactSource(), hdu):
+        if not chain:
+            chain.extend(search_order(headers, _ANYWHERE, hdu))
+        for header in chain:
             if condition.keyword in header:
                 return condition.holds(last_value(header, condition.keyword), True)
         return condition.holds(None, False)

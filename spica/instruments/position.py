@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from spica.files.header import HeaderCards, make_cards
-from spica.files.wcs import WcsError, footprint_polygon, pixel_scale_arcsec, read_wcs, tan_cards, wcs_keyword_cards
-from spica.instruments.base import DetectorPlace, FactSource, Instrument, PixelSection, PositionSource
+from spica.files.wcs import SkyPlace, WcsError, place_on_sky, tan_cards, wcs_keyword_cards
+from spica.instruments.base import DetectorPlace, FactSource, Instrument, PositionSource
+from spica.instruments.facts import PixelSection
 from spica.instruments.lookup import find_number, find_value, parse_section, section_within
 
 _NO_SOURCE = FactSource()
+_SCALE_RATIO = 16.0
 
 
 class FactReader:
@@ -42,6 +44,11 @@ class FactReader:
         self.who_said.setdefault(fact, found.who_said)
         return str(found.value).strip()
 
+    def source_of(self, fact: str, hdu: int) -> str:
+        """Return who says a fact, empty where nothing does."""
+        found = find_value(self.headers, self.sources.get(fact, _NO_SOURCE), hdu)
+        return "" if found is None else found.who_said
+
     def section(self, fact: str, hdu: int, shape: tuple[int, int] | None) -> PixelSection | None:
         """Return a section within a shape (None: unbounded)."""
         section = parse_section(self.text(fact, hdu))
@@ -56,11 +63,12 @@ class FactReader:
 
 @dataclass(frozen=True)
 class Position:
-    """WCS cards (None: nothing is known), who gave them, and the pixel scale."""
+    """WCS cards (None: nothing is known), who gave them, the pixel scale, and the corners (RA, Dec) in degrees."""
 
     wcs: HeaderCards | None
     source: PositionSource | None
     scale_arcsec: float | None
+    footprint: tuple[tuple[float, float], ...] | None = None
 
 
 def place_detector(
@@ -72,29 +80,51 @@ def place_detector(
     shape: tuple[int, int],
     pointing: tuple[float, float] | None,
     origin: tuple[int, int] | None = (0, 0),
+    hdus: Sequence[int] = (),
 ) -> Position:
     """Place a detector of shape (ny, nx): by the header's WCS where that is sound, else by the pointing.
 
     `origin` is the (x, y) of the unit's pixel that becomes the detector's first; None where the unit's pixels are
-    turned in the detector, so that its WCS cannot serve.
+    turned in the detector, so that its WCS cannot serve. `hdus` are the units that form it where they are several.
     """
     if instrument.detectors.use_wcs and origin is not None:
         try:
             cards = shifted_wcs(wcs_keyword_cards(headers[hdu]), *origin)
-            wcs = read_wcs(cards)
-            footprint_polygon(wcs, shape)
+            place = place_on_sky(cards, shape)
+            _check_scale(place, _stated_scale(instrument, facts, hdu))
             facts.who_said.setdefault("pixel_scale", "header WCS")
-            return Position(cards, "header_wcs", pixel_scale_arcsec(wcs))
+            return Position(cards, "header_wcs", place.pixel_scale_arcsec, place.polygon_deg)
         except WcsError:
             pass
-    scale = facts.number("pixel_scale", hdu, 1e-4, 1e4)
-    if scale is None and instrument.pixel_scale_arcsec is not None:
-        scale = instrument.pixel_scale_arcsec * facts.binning(hdu)
-        facts.who_said.setdefault("pixel_scale", "profile")
+    scale = _stated_scale(instrument, facts, hdu)
+    if scale is not None:
+        facts.who_said.setdefault("pixel_scale", facts.source_of("pixel_scale", hdu) or "profile")
     if scale is None or pointing is None:
         return Position(None, None, scale)
-    place = _place(instrument, headers, hdu, name, scale, shape)
-    return Position(nominal_wcs(instrument, pointing, place, shape, scale), "pointing", scale)
+    nominal = _place(instrument, headers, hdus or (hdu,), name, scale, shape)
+    cards = nominal_wcs(instrument, pointing, nominal, shape, scale)
+    return Position(cards, "pointing", scale, _footprint(cards, shape))
+
+
+def _stated_scale(instrument: Instrument, facts: FactReader, hdu: int) -> float | None:
+    """Return the scale of header or profile; one of the profile or of a table of its own is that of unbinned pixels."""
+    source = facts.sources.get("pixel_scale", _NO_SOURCE)
+    found = find_number(facts.headers, source, hdu, 1e-4, 1e4)
+    if found is not None:
+        return found[0] * (facts.binning(hdu) if source.values else 1.0)
+    nominal = instrument.pixel_scale_arcsec
+    return None if nominal is None else nominal * facts.binning(hdu)
+
+
+def _check_scale(place: SkyPlace, stated_arcsec: float | None) -> None:
+    """Refuse a WCS with pixels of no camera: sides, or scales of WCS and header, of a ratio beyond 16.
+
+    Damaged exponents (1E-55 for 1E-05) and rows of a unit matrix pass every other test; binning stays below that.
+    """
+    x_side, y_side = place.sides_arcsec
+    ratios = [x_side / y_side] + ([place.pixel_scale_arcsec / stated_arcsec] if stated_arcsec else [])
+    if any(not 1.0 / _SCALE_RATIO < ratio < _SCALE_RATIO for ratio in ratios):
+        raise WcsError("the header's CD matrix is of no camera's pixels; solve the exposure without its header WCS")
 
 
 def shifted_wcs(cards: HeaderCards, x: int, y: int) -> HeaderCards:
@@ -113,18 +143,21 @@ def shifted_wcs(cards: HeaderCards, x: int, y: int) -> HeaderCards:
 def _place(
     instrument: Instrument,
     headers: Sequence[HeaderCards],
-    hdu: int,
+    hdus: Sequence[int],
     name: str,
     scale: float,
     shape: tuple[int, int],
 ) -> DetectorPlace:
-    """Return the nominal place of a detector: by name, by DETSEC within DETSIZE, else the centre of the field."""
+    """Return the nominal place of a detector: by name, by DETSEC within DETSIZE, else the centre of the field.
+
+    Of a detector of several units the sections of all count; put together it lies as the mosaic does.
+    """
     layout = instrument.layout
     if name in layout.detectors:
         return layout.detectors[name]
     if layout.section_keyword and layout.size_keyword:
-        section = parse_section(_text(headers, layout.section_keyword, hdu))
-        size = parse_section(_text(headers, layout.size_keyword, hdu))
+        section = _around([parse_section(_text(headers, layout.section_keyword, hdu)) for hdu in hdus])
+        size = parse_section(_text(headers, layout.size_keyword, hdus[0]))
         if section is not None and size is not None:
             bin_x = max(1, round((section.x_stop - section.x_start) / shape[1]))
             bin_y = max(1, round((section.y_stop - section.y_start) / shape[0]))
@@ -133,6 +166,21 @@ def _place(
             turned = 180.0 if section.flip_x and section.flip_y else 0.0
             return DetectorPlace(-instrument.parity * dx * scale, dy * scale, turned)
     return DetectorPlace(0.0, 0.0)
+
+
+def _around(sections: Sequence[PixelSection | None]) -> PixelSection | None:
+    """Return the smallest section around all; None where one is not stated. A single one keeps its flips."""
+    known = [section for section in sections if section is not None]
+    if len(known) < len(sections):
+        return None
+    if len(known) == 1:
+        return known[0]
+    return PixelSection(
+        min(s.x_start for s in known),
+        max(s.x_stop for s in known),
+        min(s.y_start for s in known),
+        max(s.y_stop for s in known),
+    )
 
 
 def _text(headers: Sequence[HeaderCards], keyword: str, hdu: int) -> str:
@@ -169,11 +217,8 @@ def nominal_wcs(
     return tan_cards(pointing[0], pointing[1], x, y, cd)
 
 
-def footprint_of(wcs: HeaderCards | None, shape: tuple[int, int]) -> tuple[tuple[float, float], ...] | None:
-    if wcs is None:
-        return None
+def _footprint(wcs: HeaderCards, shape: tuple[int, int]) -> tuple[tuple[float, float], ...] | None:
     try:
-        corners = footprint_polygon(read_wcs(wcs), shape)
+        return place_on_sky(wcs, shape).polygon_deg
     except WcsError:
         return None
-    return tuple((float(ra), float(dec)) for ra, dec in corners)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 from spica.instruments.base import (
     FRAME_TYPES,
     MAP_KINDS,
+    Case,
     CompanionRule,
     Condition,
     Conditions,
@@ -30,7 +31,7 @@ from spica.instruments.base import (
 )
 from spica.model.errors import RecipeError
 
-EXPOSURE_FACTS = ("object", "exptime", "filter", "ra", "dec", "equinox", "airmass", "run", "telescope")
+EXPOSURE_FACTS = ("object", "exptime", "elapsed", "filter", "ra", "dec", "equinox", "airmass", "run", "telescope")
 READOUT_FACTS = ("name", "gain", "read_noise", "data_section", "overscan_section", "target_section")
 DETECTOR_FACTS = (
     "name",
@@ -145,11 +146,28 @@ def _source(table: _Table) -> FactSource:
         join=table.get("join", (str,)),
         times=table.texts("times"),
         bounds=table.texts("bounds"),
+        cases=_cases(table),
+        prefix=table.text("prefix"),
+        values=_values(table.table("values")),
     )
     table.done()
     if source.bounds and len(source.bounds) != 4:
         table.fail("bounds", "name four keywords: first and last column, first and last row")
     return source
+
+
+def _values(table: _Table) -> Mapping[str, str | int | float | bool]:
+    found = {key.strip().casefold(): table.get(key, (str, int, float, bool)) for key in list(table.content)}
+    return MappingProxyType(found)
+
+
+def _cases(table: _Table) -> tuple[Case, ...]:
+    cases = []
+    for row in table.tables("cases"):
+        parts = {key: tuple(_condition(part) for part in row.tables(key)) for key in ("all", "any", "none")}
+        cases.append(Case(Conditions(**parts), row.get("value", (str, int, float, bool), needed=True)))
+        row.done()
+    return tuple(cases)
 
 
 def _sources(table: _Table, names: tuple[str, ...]) -> Mapping[str, FactSource]:
@@ -166,10 +184,11 @@ def _time(table: _Table) -> TimeRules:
         keywords = row.texts("keywords")
         if not 1 <= len(keywords) <= 2:
             row.fail("keywords", "name one keyword, or a date and a clock keyword")
+        sources.append(TimeSource(cast(Any, form), keywords, row.text("given"), row.pattern("extract")))
         row.done()
-        sources.append(TimeSource(cast(Any, form), keywords))
     marks = table.choice("marks", ("start", "mid", "end"), "start")
-    rules = TimeRules(tuple(sources), table.number("clock_ahead_hours", 0.0) or 0.0, cast(Any, marks))
+    scale = table.choice("scale", ("utc", "tai", "header"), "utc")
+    rules = TimeRules(tuple(sources), table.number("clock_ahead_hours", 0.0) or 0.0, cast(Any, marks), cast(Any, scale))
     table.done()
     return rules
 
@@ -210,6 +229,7 @@ def _detectors(table: _Table) -> DetectorRules:
         amplifiers=cast(Any, table.choice("amplifiers", ("whole", "assemble"), "whole")),
         group=_source(table.table("group")),
         readouts=tuple(_sources(row, READOUT_FACTS) for row in table.tables("readouts")),
+        processed=_conditions(table.table("processed")),
         maps=_maps(table.table("maps")),
         planes=cast(Any, table.choice("planes", ("refuse", "first", "mean", "sum"), "refuse")),
         facts=MappingProxyType({n: _source(table.table(n)) for n in DETECTOR_FACTS if n in table.content}),

@@ -8,17 +8,10 @@ from types import MappingProxyType
 
 from spica.files.header import HeaderCards
 from spica.files.slug import slug
-from spica.instruments.base import (
-    DetectorFacts,
-    ExposureFacts,
-    FactExplanation,
-    FactSource,
-    FrameType,
-    Instrument,
-    MissingFactError,
-)
+from spica.instruments.base import FactSource, FrameType, Instrument
 from spica.instruments.dates import night_of, to_icrs
 from spica.instruments.detector import find_detectors
+from spica.instruments.facts import DetectorFacts, ExposureFacts, FactExplanation, MissingFactError
 from spica.instruments.lookup import find_mjd, find_number, find_value, meets
 from spica.model.errors import DataError
 
@@ -105,12 +98,13 @@ class _Reader:
         return found[0] if found else 0.0
 
     def mjd(self, exptime_s: float) -> tuple[float, float] | None:
-        """Start and middle of the exposure."""
+        """Start and middle of the exposure; `elapsed`, if not shorter than it, is what passed from start to end."""
         found = find_mjd(self.headers, self.instrument.time)
         if found is None:
             return None
         self.who_said["mjd"] = found[1]
-        length = exptime_s / 86400.0
+        elapsed = self.number("elapsed", exptime_s, 1e7)
+        length = (exptime_s if elapsed is None else elapsed) / 86400.0
         start = found[0] - {"start": 0.0, "mid": length / 2.0, "end": length}[self.instrument.time.marks]
         return start, start + length / 2.0
 
@@ -217,7 +211,7 @@ def explain(instrument: Instrument, headers: Sequence[HeaderCards], file_name: s
         FactExplanation("instrument", instrument_name(instrument, headers), instrument.source, (), True),
         FactExplanation("frame_type", frame_type, "profile", (), True),
     ]
-    numbers = {"exptime": True, "ra": science, "dec": science, "equinox": False, "airmass": False}
+    numbers = {"exptime": True, "elapsed": False, "ra": science, "dec": science, "equinox": False, "airmass": False}
     for fact, source in instrument.facts.items():
         if fact in numbers:
             number = find_number(headers, source)

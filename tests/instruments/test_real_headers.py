@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spica.instruments.base import ExposureFacts, MissingFactError
+from spica.instruments.facts import ExposureFacts, MissingFactError
 from spica.instruments.registry import load_instruments, translate
 
 COLUMNS = ("name", "outcome", "instrument", "frame_type", "object", "filter", "filter_raw", "run", "night", "exptime_s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spica.files.header import make_cards
-from spica.instruments.base import MissingFactError
+from spica.instruments.facts import MissingFactError
 from spica.instruments.profile import parse_profile
 from spica.instruments.registry import load_instruments, translate
 from spica.instruments.starter import starter_profile

@@ -11,7 +11,7 @@ from spica.files.head import parse_head
 from spica.files.header import HeaderCards, make_cards
 from spica.files.scan import read_headers
 from spica.files.wcs import parity, pixel_scale_arcsec, read_wcs, tan_cards
-from spica.instruments.base import MissingFactError
+from spica.instruments.facts import MissingFactError
 from spica.instruments.profile import parse_profile
 from spica.instruments.registry import explain, load_instruments, translate
 
@@ -168,12 +168,12 @@ def test_microobservatory_times_are_ut_to_the_millisecond(registry, test_data):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("multi_plane__mega__1257365p.fits.header.gz", ("science", "MM1842_3", "i", "10BQ08", "2010-11-02", 36)),
-        ("single_plane__mega__2463796o.fits.header.gz", ("science", "2I", "r", "19BQ13", "2019-12-03", 40)),
-        ("multi_plane__mega__979412o.fits.header.gz", ("science", "UrsaMajII_4", "r", "08AQ05", "2008-03-29", 36)),
-        ("single_plane__mega__676000o.fits.header.gz", ("science", "45 West", "NONE", "2002-12", "2002-12-11", 72)),
-        ("single_plane__mega__2463854b.fits.header.gz", ("bias", "Zenith", "CaHK", "19BQ13", "2019-12-03", 40)),
-        ("multi_plane__mega__1927963f.fits.header.gz", ("flat", "Flats", "gri", "16AQ99", "2016-05-10", 40)),
+        ("multi_plane__mega__1257365p.fits.header.gz", ("science", "MM1842_3", "i", "10Bm03", "2010-11-02", 36)),
+        ("single_plane__mega__2463796o.fits.header.gz", ("science", "2I", "r", "19Bm03", "2019-12-03", 40)),
+        ("multi_plane__mega__979412o.fits.header.gz", ("science", "UrsaMajII_4", "r", "08Am03", "2008-03-29", 36)),
+        ("single_plane__mega__676000o.fits.header.gz", ("science", "45 West", "clear", "2002-12", "2002-12-11", 36)),
+        ("single_plane__mega__2463854b.fits.header.gz", ("bias", "Zenith", "CaHK", "19Bm03", "2019-12-03", 40)),
+        ("multi_plane__mega__1927963f.fits.header.gz", ("flat", "Flats", "gri", "16Am03", "2016-05-10", 40)),
     ],
 )
 def test_megaprime(registry, test_data, name, expected):
@@ -183,6 +183,66 @@ def test_megaprime(registry, test_data, name, expected):
     found = (facts.frame_type, facts.object, facts.filter, facts.run, facts.night, len(facts.detectors))
     assert found == expected
     assert facts.detectors[0].pixel_scale_arcsec == pytest.approx(0.186, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "overscans"),
+    [
+        ("single_plane__mega__676000o.fits.header.gz", 2, {(1024, 1056)}),
+        ("single_plane__mega__688231o.fits.header.gz", 2, {(1024, 1056)}),
+        ("multi_plane__mega__979412o.fits.header.gz", 1, {(0, 32), (2080, 2112)}),
+    ],
+)
+def test_both_amplifiers_of_a_megacam_ccd_cover_it_once(registry, test_data, name, units, overscans):
+    """In units of their own (DETSEC with the overscan, and one row too long, too) or side by side in one unit."""
+    headers = _text_headers(test_data, name)
+    facts = translate(registry.get("megaprime"), headers, name)
+    assert [d.name for d in facts.detectors] == [f"ccd{k:02d}" for k in range(36)]
+    for detector in facts.detectors:
+        assert detector.shape == (4612, 2048)
+        assert len({a.hdu for a in detector.amplifiers}) == units
+        spans = sorted((a.target_section.x_start, a.target_section.x_stop) for a in detector.amplifiers)
+        assert spans == [(0, 1024), (1024, 2048)]
+        assert {(a.overscan_section.x_start, a.overscan_section.x_stop) for a in detector.amplifiers} == overscans
+    gains = {a.name[-1]: a.gain_e_per_adu for a in facts.detectors[0].amplifiers}
+    assert sorted(gains.values()) == [1.54, 1.63]
+    assert facts.detectors[0].gain_e_per_adu == pytest.approx(1.585)
+    if units == 2:  # the upper row is read upside down, amplifier a (the second unit) from the right
+        turned = [(a.target_section.flip_x, a.target_section.flip_y) for a in facts.detectors[0].amplifiers]
+        assert turned == [(False, True), (True, True)]
+
+
+def test_processed_frames_have_neither_read_outs_nor_overscan(registry, test_data):
+    for letter, n_amplifiers in (("o", 2), ("p", 0)):
+        headers = _text_headers(test_data, f"multi_plane__mega__979412{letter}.fits.header.gz")
+        for detector in translate(registry.get("megaprime"), headers).detectors:
+            assert len(detector.amplifiers) == n_amplifiers
+            assert detector.overscan_section is None
+            assert detector.shape == (4612, 2048)
+            assert (detector.data_section is None) == (letter == "o")
+
+
+def test_amplifiers_lie_where_their_whole_ccd_lies(registry, test_data):
+    """Nominal places of CCDs put together of two units: those of the WCS of a later raw frame, relative to pointing."""
+    found = []
+    for name in ("single_plane__mega__688231o.fits.header.gz", "multi_plane__mega__979412o.fits.header.gz"):
+        facts = translate(registry.get("megaprime"), _text_headers(test_data, name), name)
+        axis = read_wcs(tan_cards(facts.ra_deg, facts.dec_deg, 0.0, 0.0, np.diag([-1.0, 1.0]) / 3600))
+        corners = [axis.all_world2pix(np.array(d.footprint), 0).mean(axis=0) for d in facts.detectors]
+        found.append(np.array(corners))
+    # the plate scale is nominal, the gaps are those of DETSEC: some arcsec at the edge of a degree; half a CCD is 190
+    assert np.abs(found[0] - found[1]).max() < 60
+
+
+def test_cubes_of_wircam_are_sums_with_the_exposure_of_all_planes(registry, test_data):
+    headers = _text_headers(test_data, "multi_plane__wircam__840066o.fits.header.gz")
+    facts = translate(registry.recognise(headers), headers)
+    assert facts.exptime_s == pytest.approx(4 * 19.9783)
+    assert {(d.planes, d.saturation_adu) for d in facts.detectors} == {("sum", 24000.0)}
+    headers = _text_headers(test_data, "multi_plane__wircam__2281792o.fits.header.gz")
+    facts = translate(registry.recognise(headers), headers)
+    assert facts.exptime_s == 20.0
+    assert {(d.planes, d.saturation_adu) for d in facts.detectors} == {("", 65535.0)}
 
 
 def test_the_layout_from_detsec_is_that_of_the_header_wcs(registry, test_data):
@@ -283,6 +343,80 @@ def test_units_conditions_and_hierarch_of_a_written_profile(registry):
     assert (ra, dec) == pytest.approx((150.0, -100 / 3600), abs=1e-6)
     ra_up, _ = wcs.all_pix2world(50, 51, 0)
     assert (ra_up - ra) * 3600 == pytest.approx(1.0, abs=1e-3)
+
+
+def _near_infrared(changes=()):
+    """Return a profile with a table of scales, and headers of three summed frames of 4 s each."""
+    profile = parse_profile(
+        'name = "nir"\n[facts]\nobject.keywords = ["OBJECT"]\nexptime = { keywords = ["ONSKY"], unit = "s" }\n'
+        'elapsed = { keywords = ["EXPTIME"], times = ["COADDS"] }\nfilter.value = "J"\n'
+        'ra.keywords = ["RA"]\ndec.keywords = ["DEC"]\n[time]\nsources = [{ form = "mjd", keywords = ["MJD-OBS"] }]\n'
+        '[detectors]\nbinning.keywords = ["CCDSUM"]\n'
+        'pixel_scale = { keywords = ["OPTICS", "CAMERA"], values = { F6 = 0.1, f32 = 0.02 } }\n'
+        'read_noise = { keywords = ["LNRS", "NDAVGS"], join = "x", values = { 1x16 = 35.0 } }\n',
+        "nir.toml",
+    )
+    values = {
+        "SIMPLE": True,
+        "BITPIX": 16,
+        "NAXIS": 2,
+        "NAXIS1": 100,
+        "NAXIS2": 100,
+        "OBJECT": "M 83",
+        "ONSKY": 2.0,
+        "EXPTIME": 4.0,
+        "COADDS": 3,
+        "RA": 204.0,
+        "DEC": -29.0,
+        "MJD-OBS": 60000.0,
+        "OPTICS": "unheard of",
+        "CAMERA": "f6",
+        "CCDSUM": "2 2",
+        "LNRS": 1,
+        "NDAVGS": 16,
+    } | dict(changes)
+    return profile, make_cards([(key, value, "") for key, value in values.items()])
+
+
+def test_a_table_of_values_translates_what_is_stated():
+    """Scales of a table are those of unbinned pixels; texts that are not in the table count as not stated."""
+    profile, header = _near_infrared()
+    (detector,) = translate(profile, [header]).detectors
+    assert detector.pixel_scale_arcsec == pytest.approx(0.2)
+    assert detector.read_noise_e == 35.0
+    profile, header = _near_infrared({"NDAVGS": 15, "CAMERA": "f32"})
+    (detector,) = translate(profile, [header]).detectors
+    assert detector.pixel_scale_arcsec == pytest.approx(0.04)
+    assert detector.read_noise_e is None
+    with pytest.raises(MissingFactError, match="pixel scale"):
+        translate(profile, [_near_infrared({"CAMERA": "f7"})[1]])
+
+
+def test_the_middle_is_half_of_what_passed_between_start_and_end():
+    profile, header = _near_infrared()
+    facts = translate(profile, [header])
+    assert facts.exptime_s == 2.0
+    assert facts.mjd == pytest.approx(60000.0 + 6.0 / 86400, abs=1e-10)
+    facts = translate(profile, [_near_infrared({"EXPTIME": 0.1})[1]])  # shorter than the exposure: it is passed over
+    assert facts.mjd == pytest.approx(60000.0 + 1.0 / 86400, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("cd", "source"),
+    [
+        ((-5.5e-5, 1e-7, -1e-8, 5.5e-5), "header_wcs"),
+        ((-5.5e-5, 0.0, 0.0, 2.2e-4), "header_wcs"),  # binned 1 x 4
+        ((-5.5e-55, 1e-7, -1e-8, 5.5e-5), "pointing"),  # a damaged exponent, as an archive holds it
+        ((1.0, 0.0, 0.0, 1.7), "pointing"),  # a unit matrix that nobody filled
+    ],
+)
+def test_a_wcs_of_impossible_pixels_is_not_trusted(cd, source):
+    keys = ("CD1_1", "CD1_2", "CD2_1", "CD2_2")
+    sky = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 204.0, "CRVAL2": -29.0, "CRPIX1": 50.0, "CRPIX2": 50.0}
+    profile, header = _near_infrared(sky | dict(zip(keys, cd, strict=True)))
+    (detector,) = translate(profile, [header]).detectors
+    assert detector.position_source == source
+    assert 0.1 < detector.pixel_scale_arcsec < 0.5
 
 
 @pytest.mark.parametrize("text", ["x" * 68, "T", "-1e999", "[1:2,3:4]", "99:99:99", "2023-99-99T99:99:99"])
