@@ -5,6 +5,15 @@ from __future__ import annotations
 import numpy as np
 from astropy.wcs import WCS
 
+from spica.algorithms.detrend import (
+    combine_bias,
+    combine_flat,
+    detrend_image,
+    find_bad_pixels,
+    measure_fringe_scale,
+    measure_overscan,
+    subtract_overscan,
+)
 from spica.algorithms.frame import choose_frame
 from spica.algorithms.quality import STACK_PARAMETERS, assess_detector
 from spica.algorithms.resample import pixel_map_from_wcs
@@ -15,9 +24,10 @@ SIDE_PIX, N_STARS = 192, 60
 
 
 def warm_kernels() -> None:
-    """Run quality, resampling and combination once on a made-up field of stars."""
+    """Run detrending, quality, resampling and combination once on a made-up field of stars."""
     rng = np.random.default_rng(1)
     data = _field(rng)
+    _detrend(data, rng)
     for weight, parameters in ((None, None), (np.ones_like(data), STACK_PARAMETERS)):
         assess_detector(
             data,
@@ -36,6 +46,19 @@ def warm_kernels() -> None:
     for method in methods:
         given = [StackInput(data, np.ones_like(data), pixel_map_from_wcs(wcs, data.shape, frame)) for _ in range(3)]
         sum_contributions(combine_frames(given, frame, method))
+
+
+def _detrend(data: np.ndarray, rng: np.random.Generator) -> None:
+    shape = data.shape
+    raw = [(1000.0 + rng.normal(0.0, 3.0, shape)).astype(np.float32) for _ in range(3)]
+    bias = combine_bias(raw).data
+    flat = combine_flat([r + np.float32(9000.0) for r in raw], bias).data
+    subtract_overscan(data.copy(), measure_overscan(raw[0][:, :16]))
+    bad = find_bad_pixels(flat, bias=bias)
+    for pixels in (data, data.astype(">i2")):
+        detrend_image(pixels, bias=bias, dark=bias * np.float32(0.0), exptime_s=1.0, flat=flat, bad_pixels=bad)
+    pattern = np.sin(np.arange(shape[1], dtype=np.float32) / 9.0)[None, :].repeat(shape[0], 0)
+    measure_fringe_scale(data, pattern)
 
 
 def _field(rng: np.random.Generator) -> np.ndarray:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.orm import Session
 
+from spica.db.calibration import Master, masters_of
 from spica.db.grade import add_grade, withdraw_grade
 from spica.db.pages.image import (
     DetectorEntry,
@@ -29,6 +30,7 @@ from spica.db.pages.image import (
 )
 from spica.db.pages.listing import Place, find_place, read_distributions
 from spica.db.person import Person, audit
+from spica.db.tables.calibration import CalibrationUseRow
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.quality import GradeRow, SolutionImageRow
 from spica.files.header import Card, unpack_headers
@@ -69,6 +71,7 @@ class ImagePage(Page):
     outcomes: list[OutcomeEntry]
     file: FileEntry | None
     solved: SolutionImageRow | None
+    masters: list[tuple[Master, CalibrationUseRow]]
     place: Place | None
     query: ImageQuery
     graded: tuple[int, str] | None
@@ -118,6 +121,7 @@ def _read_page(
         outcomes=image_outcomes(session, image.id),
         file=read_file_entry(session, image.file_id),
         solved=read_solved(session, image),
+        masters=masters_of(session, image.id),
         place=place_of(session, image.id, query, site.workspace.object_aliases),
         query=query,
         graded=_graded(session, graded),
