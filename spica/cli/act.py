@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spica.cli.door import open_survey, say
+from spica.cli.run import read_recipes, recipe_options
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -77,6 +78,43 @@ def _on_jobs(ctx: click.Context, jobs: tuple[int, ...], verb: str, act: Callable
                 f", with {len(answer) - 1} that waited for it" if isinstance(answer, list) and len(answer) > 1 else ""
             )
             click.echo(f"job {job}: {verb}{words}{more}")
+
+
+@click.command("reassess")
+@click.argument("images", nargs=-1)
+@click.option("--rule", help="Only exposures for which this rule is true.")
+@click.option("--rejected", is_flag=True, help="Only exposures that were rejected or failed.")
+@click.option("--wait", is_flag=True, help="Wait for the jobs.")
+@recipe_options
+@click.pass_context
+def reassess_command(
+    ctx: click.Context,
+    images: tuple[str, ...],
+    rule: str | None,
+    rejected: bool,
+    wait: bool,
+    recipe_name: str | None,
+    settings: tuple[str, ...],
+) -> int:
+    """Assess known IMAGES (names or ids) again, by today's profiles, masters and recipe; history is kept.
+
+    \b
+    For example:
+      spica reassess --rejected --wait              after a camera's profile was added
+      spica reassess --rule 'run = "16AQ11"' --set quality.detrend=true
+    """
+    from spica.cli.wait import wait_for
+    from spica.scheduling.reassess import AgainWish, reassess
+
+    with open_survey(ctx) as (workspace, database):
+        recipe = read_recipes(workspace, recipe_name, settings)
+        done = reassess(database, workspace, AgainWish(images, rule, rejected), recipe)
+        if done.waiting:
+            say(f"{len(done.waiting)} exposures wait in a job already")
+        if done.jobs:
+            say(f"plan {done.plan_id} assesses {len(done.names)} exposures again in {len(done.jobs)} jobs")
+        failed = wait_for(workspace, database, done.jobs, "assess again") if wait else 0
+    return 3 if failed else 0
 
 
 @click.command("retry")

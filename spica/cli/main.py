@@ -38,6 +38,7 @@ VERBS = {
     "reproduce": "explain",
     "grade": "act",
     "regrade": "act",
+    "reassess": "act",
     "retry": "act",
     "hold": "act",
     "unhold": "act",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spica.cli.door import open_survey, print_json, say, workspace_of
+from spica.cli.door import open_survey, plain, print_json, say, workspace_of
 from spica.cli.wait import progress_bar, wait_for
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from spica.scheduling.intake import IntakeReport
     from spica.scheduling.select import Scheduled
 
+KNOWN_LINES = 20
 RECIPE_OPTIONS = (
     click.option("--recipe", "recipe_name", help="Name of a recipe of the workspace, or a TOML file."),
     click.option(
@@ -88,13 +91,61 @@ def ingest_command(
 
 
 def _watch(workspace: Workspace, database: Database, paths: tuple[Path, ...], recipe: Recipe) -> int:
+    """Watch until Ctrl-C (or SIGTERM); a line a batch, and a closing line of counts."""
     from spica.scheduling.watch import watch_folders
 
-    def say(report: IntakeReport) -> None:
-        click.echo(f"{len(report.new)} new files in plan {report.plan_id}, jobs {len(report.jobs)}")
+    counts = {"new": 0, "known": 0, "unreadable": 0, "jobs": 0}
 
-    watch_folders(database, workspace, paths, recipe, say)
+    def hear(report: IntakeReport) -> None:
+        for noun in counts:
+            counts[noun] += len(getattr(report, noun))
+        if report.new:
+            click.echo(f"{len(report.new)} new files in plan {report.plan_id}, jobs {len(report.jobs)}")
+        _say_known(report)
+        _say_late(report)
+        _say_unreadable(report)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    click.echo(plain(f"watching {', '.join(map(str, paths))}; Ctrl-C ends it"))
+    with contextlib.suppress(KeyboardInterrupt):
+        watch_folders(database, workspace, paths, recipe, hear, say)
+    click.echo(
+        f"watch ended: {counts['new']} new files in {counts['jobs']} jobs, {counts['known']} known already, "
+        f"{counts['unreadable']} not read"
+    )
     return 0
+
+
+def _say_known(report: IntakeReport) -> None:
+    """Say which content came under another name than before."""
+    for path, name in list(report.known_as.items())[:KNOWN_LINES]:
+        click.echo(plain(f"  {path.name} is known as {name}"))
+    if len(report.known_as) > KNOWN_LINES:
+        click.echo(f"  and {len(report.known_as) - KNOWN_LINES} more are known by other names")
+
+
+def _counts(report: IntakeReport) -> str:
+    """Return how many files were new, known, and maps of the new."""
+    maps = len(report.maps)
+    going = ", 1 map goes with its image" if maps == 1 else f", {maps} maps go with their images" if maps else ""
+    return f"{len(report.new)} new files, {len(report.known)} known already{going}"
+
+
+def _say_late(report: IntakeReport) -> None:
+    """Say which maps came without their image and stay files of their own."""
+    for path, image in report.late[:KNOWN_LINES]:
+        click.echo(plain(f"  {path.name} is a map of {image.name}, which did not come with it; it stays a file"))
+    if len(report.late) > KNOWN_LINES:
+        click.echo(f"  and {len(report.late) - KNOWN_LINES} more maps came without their images")
+
+
+def _say_unreadable(report: IntakeReport) -> None:
+    """Say on standard error which files could not be read, and what to do."""
+    from spica.scheduling.intake import shown_path
+
+    for path, why in report.unreadable:
+        sys.stderr.write(f"spica: {shown_path(path)} {why}\n")
 
 
 def _end_ingest(
@@ -121,18 +172,21 @@ def _end_ingest(
                 "plan": report.plan_id,
                 "jobs": report.jobs,
                 "known": len(report.known),
+                "known_as": {str(path): name for path, name in report.known_as.items()},
+                "maps": len(report.maps),
                 "images": images,
                 "failed": failed,
             }
         )
     else:
-        click.echo(f"{len(report.new)} new files, {len(report.known)} known already")
+        click.echo(_counts(report))
+        _say_known(report)
+        _say_late(report)
         if waited:
             click.echo(f"{len(images) - len(rejected)} exposures registered, {len(rejected)} rejected")
         for image in rejected:
             say(f"  {image.name}: {'; '.join(r.text for r in image.reason)}")
-    for path, why in report.unreadable:
-        sys.stderr.write(f"spica: {path} cannot be read ({why}); mend its permissions and ingest it again\n")
+    _say_unreadable(report)
     if report.unreadable:
         return 5
     return 3 if failed or (strict and rejected) else 0 if report.new or report.known else 4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import sql
@@ -204,6 +204,20 @@ def open_database(workspace: Workspace, *, check_schema: bool = True) -> Databas
 def notify(session: Session, payload: str, channel: str = CHANNEL) -> None:
     """Tell listeners, when the transaction commits, that something changed: `job:17`, `image:3`, `node:1`."""
     session.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
+
+
+def copy_rows(session: Session, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write many new rows by COPY within the session's transaction, which is several times faster than INSERT.
+
+    What the session still holds back is written first. Values go as PostgreSQL reads them: enums by their value.
+    """
+    session.flush()
+    connection = cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 def conninfo_of(url: URL) -> str:

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TypeVar
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from spica.db.context import HarvestContext
-from spica.db.sky import centre_key, write_footprint
+from spica.db.engine import copy_rows
+from spica.db.sky import centre_key, copy_ranges, covering_ranges, radius_around, write_footprint
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import DetectorRow, HeaderRow, ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.product import StackInputRow, StackRow
 from spica.model.association import Mode
+from spica.model.errors import DataError
 from spica.model.image import (
     DetectorRecord,
     ExposureRecord,
@@ -34,58 +36,101 @@ Polygon = Sequence[tuple[float, float]]
 
 
 def record_exposure(session: Session, record: ExposureRecord, context: HarvestContext) -> None:
-    """Register one exposure as verification described it; the same content again changes nothing.
+    """Register one exposure as verification described it; see `record_exposures`."""
+    record_exposures(session, [record], context)
 
-    A record without state is a file that holds no image: its file row becomes `ignored`.
+
+def record_exposures(session: Session, records: Sequence[ExposureRecord], context: HarvestContext) -> None:
+    """Register exposures as verification described them; the same content again changes nothing.
+
+    A record without state is a file that holds no image: its file row becomes `ignored`. All of them take ten
+    statements together, however many there are.
     """
-    file_id = item_id(record.item)[1]
-    known = session.scalar(select(ImageRow.id).where(ImageRow.file_id == file_id))
-    if known is not None:
-        context.images[record.item] = known
+    if not records:
         return
-    if record.state is None:
-        session.execute(update(FileRow).where(FileRow.id == file_id).values(kind=FileKind.IGNORED))
-        return
-    row = _exposure_row(session, record, file_id, context.plan_id)
-    session.add(row)
-    session.flush()
-    context.images[record.item] = row.id
-    session.add(MeasureRow(image_id=row.id))
-    _write_detectors(session, row, record.detectors)
-    _write_headers(session, row.id, record.item, context)
-    write_reasons(session, row.id, record.reasons, context.attempt_id)
-    if record.frame_type is not FrameType.SCIENCE:
-        session.execute(update(FileRow).where(FileRow.id == file_id).values(kind=FileKind.CALIBRATION))
+    by_file: dict[int, ExposureRecord] = {}
+    for record in records:
+        by_file.setdefault(item_id(record.item)[1], record)
+    ids = _known_images(session, list(by_file))
+    new = {f: r for f, r in by_file.items() if f not in ids}
+    _set_kind(session, [f for f, r in new.items() if r.state is None], FileKind.IGNORED)
+    fresh = {f: r for f, r in new.items() if r.state is not None}
+    if fresh:
+        made = _insert_images(session, fresh, context.plan_id)
+        ids |= made
+        images = {made[f]: r for f, r in fresh.items()}
+        copy_rows(session, MeasureRow.__tablename__, ("image_id",), [(i,) for i in images])
+        _copy_detectors(session, images)
+        _copy_headers(session, images, context)
+        _add_reasons(session, {i: r.reasons for i, r in images.items()}, context.attempt_id)
+        frames = [f for f, r in fresh.items() if r.frame_type is not FrameType.SCIENCE]
+        _set_kind(session, frames, FileKind.CALIBRATION)
+    for record in records:
+        image_id = ids.get(item_id(record.item)[1])
+        if image_id is not None:
+            context.images[record.item] = image_id
 
 
-def _exposure_row(session: Session, record: ExposureRecord, file_id: int, plan_id: int | None) -> ImageRow:
-    sha256 = session.scalars(select(FileRow.sha256).where(FileRow.id == file_id)).one()
-    assert record.state is not None
-    return ImageRow(
-        kind=ImageKind.EXPOSURE,
-        state=record.state,
-        name=free_name(session, record.name, sha256),
-        file_id=file_id,
-        plan_id=plan_id,
-        frame_type=record.frame_type,
-        instrument=record.instrument,
-        telescope=record.telescope,
-        object=record.object,
-        object_raw=record.object_raw,
-        object_key=normalise_object(record.object) if record.object else None,
-        filter=record.filter,
-        filter_raw=record.filter_raw,
-        run=record.run,
-        night=date.fromisoformat(record.night) if record.night else None,
-        exptime_s=record.exptime_s,
-        mjd=record.mjd,
-        airmass=record.airmass,
-        ra_deg=record.ra_deg,
-        dec_deg=record.dec_deg,
-        healpix=_key(record.ra_deg, record.dec_deg),
-        position_source=record.position_source,
-        n_detectors=len(record.detectors),
-    )
+def _known_images(session: Session, file_ids: list[int]) -> dict[int, int]:
+    """Return the image ids of those files that have one already."""
+    query = select(ImageRow.file_id, ImageRow.id).where(ImageRow.file_id.in_(file_ids))
+    return {file_id: image_id for file_id, image_id in session.execute(query) if file_id is not None}
+
+
+def _set_kind(session: Session, file_ids: list[int], kind: FileKind) -> None:
+    if file_ids:
+        session.execute(update(FileRow).where(FileRow.id.in_(file_ids)).values(kind=kind))
+
+
+def _insert_images(session: Session, records: Mapping[int, ExposureRecord], plan_id: int | None) -> dict[int, int]:
+    """Insert the root rows and the ranges of their footprints; return image ids by file id."""
+    query = select(FileRow.id, FileRow.sha256).where(FileRow.id.in_(list(records)))
+    hashes = {row.id: row.sha256 for row in session.execute(query)}
+    taken = set(session.scalars(select(ImageRow.name).where(ImageRow.name.in_({r.name for r in records.values()}))))
+    rows = []
+    for file_id, record in records.items():
+        if file_id not in hashes:
+            raise DataError(f"{record.item} is no file of this survey; ingest the file again")
+        name = f"{record.name}~{hashes[file_id][:8]}" if record.name in taken else record.name
+        taken.add(name)
+        rows.append(_exposure_values(record, file_id, name, plan_id))
+    wish = insert(ImageRow).returning(ImageRow.file_id, ImageRow.id)
+    made = {file_id: image_id for file_id, image_id in session.execute(wish, rows) if file_id is not None}
+    polygons = {f: [d.polygon_deg for d in r.detectors if d.polygon_deg] for f, r in records.items()}
+    copy_ranges(session, {made[f]: covering_ranges(p) for f, p in polygons.items() if p})
+    return made
+
+
+def _exposure_values(record: ExposureRecord, file_id: int, name: str, plan_id: int | None) -> dict[str, object]:
+    """Return the columns of an exposure's root row."""
+    polygons = [d.polygon_deg for d in record.detectors if d.polygon_deg]
+    ra, dec = record.ra_deg, record.dec_deg
+    return {
+        "kind": ImageKind.EXPOSURE,
+        "state": record.state,
+        "name": name,
+        "file_id": file_id,
+        "plan_id": plan_id,
+        "frame_type": record.frame_type,
+        "instrument": record.instrument,
+        "telescope": record.telescope,
+        "object": record.object,
+        "object_raw": record.object_raw,
+        "object_key": normalise_object(record.object) if record.object else None,
+        "filter": record.filter,
+        "filter_raw": record.filter_raw,
+        "run": record.run,
+        "night": date.fromisoformat(record.night) if record.night else None,
+        "exptime_s": record.exptime_s,
+        "mjd": record.mjd,
+        "airmass": record.airmass,
+        "ra_deg": ra,
+        "dec_deg": dec,
+        "radius_deg": None if ra is None or dec is None or not polygons else radius_around(ra, dec, polygons),
+        "healpix": _key(ra, dec),
+        "position_source": record.position_source,
+        "n_detectors": len(record.detectors),
+    }
 
 
 def _key(ra_deg: float | None, dec_deg: float | None) -> int | None:
@@ -98,40 +143,44 @@ def free_name(session: Session, name: str, sha256: str) -> str:
     return name if taken is None else f"{name}~{sha256[:8]}"
 
 
-def _write_detectors(session: Session, row: ImageRow, detectors: Sequence[DetectorRecord]) -> None:
-    for d in detectors:
-        polygon = d.polygon_deg or ()
-        session.add(
-            DetectorRow(
-                image_id=row.id,
-                number=d.index,
-                hdu=d.hdu,
-                name=d.name,
-                n_x=d.n_x,
-                n_y=d.n_y,
-                gain_e_per_adu=d.gain_e_per_adu,
-                read_noise_e=d.read_noise_e,
-                saturation_adu=d.saturation_adu,
-                pixel_scale_arcsec=d.pixel_scale_arcsec,
-                polygon_ra_deg=[p[0] for p in polygon] or None,
-                polygon_dec_deg=[p[1] for p in polygon] or None,
-            )
-        )
-    session.flush()
-    polygons = [d.polygon_deg for d in detectors if d.polygon_deg]
-    if polygons:
-        write_footprint(session, row.id, polygons)
+_DETECTOR_COLUMNS = (
+    *("image_id", "number", "hdu", "name", "n_x", "n_y", "gain_e_per_adu", "read_noise_e", "saturation_adu"),
+    *("pixel_scale_arcsec", "polygon_ra_deg", "polygon_dec_deg"),
+)
 
 
-def _write_headers(session: Session, image_id: int, item: str, context: HarvestContext) -> None:
-    packed = context.product(Role.HEADERS, item)
-    if packed is not None:
-        session.add(HeaderRow(image_id=image_id, cards=packed.path.read_bytes()))
+def _copy_detectors(session: Session, images: Mapping[int, ExposureRecord]) -> None:
+    copy_rows(
+        session,
+        DetectorRow.__tablename__,
+        _DETECTOR_COLUMNS,
+        (_detector_values(image_id, d) for image_id, record in images.items() for d in record.detectors),
+    )
+
+
+def _detector_values(image_id: int, d: DetectorRecord) -> tuple[object, ...]:
+    polygon = d.polygon_deg or ()
+    return (
+        *(image_id, d.index, d.hdu, d.name, d.n_x, d.n_y, d.gain_e_per_adu, d.read_noise_e, d.saturation_adu),
+        *(d.pixel_scale_arcsec, [p[0] for p in polygon] or None, [p[1] for p in polygon] or None),
+    )
+
+
+def _copy_headers(session: Session, images: Mapping[int, ExposureRecord], context: HarvestContext) -> None:
+    """Write the packed headers that the step left as products."""
+    packed = {p.item: p.path for p in reversed(context.products) if p.role == Role.HEADERS}
+    rows = ((i, packed[r.item].read_bytes()) for i, r in images.items() if r.item in packed)
+    copy_rows(session, HeaderRow.__tablename__, ("image_id", "cards"), rows)
 
 
 def write_reasons(session: Session, image_id: int, reasons: Sequence[Reason], attempt_id: int | None) -> None:
     """Replace the reasons of an image's state."""
     session.execute(delete(ImageReasonRow).where(ImageReasonRow.image_id == image_id))
+    _add_reasons(session, {image_id: reasons}, attempt_id)
+
+
+def _add_reasons(session: Session, reasons: Mapping[int, Sequence[Reason]], attempt_id: int | None) -> None:
+    """Add reasons by image."""
     session.add_all(
         ImageReasonRow(
             image_id=image_id,
@@ -141,7 +190,8 @@ def write_reasons(session: Session, image_id: int, reasons: Sequence[Reason], at
             value=None if r.value is None else str(r.value),
             limit=None if r.limit is None else str(r.limit),
         )
-        for r in reasons
+        for image_id, given in reasons.items()
+        for r in given
     )
     session.flush()
 

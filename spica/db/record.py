@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from spica.db import calibration, catalogue, delivery, grade, image, product, quality, solution
 from spica.db.context import HarvestContext
 from spica.model.harvest import Record
+from spica.model.image import ExposureRecord
 
 RECORDERS: dict[str, Callable[[Session, Any, HarvestContext], None]] = {
     "exposure": image.record_exposure,
@@ -27,6 +28,8 @@ ORDER = tuple(RECORDERS)
 
 
 def record_all(session: Session, records: list[Record], context: HarvestContext) -> None:
-    """Write records in the order of `RECORDERS`, whatever order the step gave them."""
-    for record in sorted(records, key=lambda r: ORDER.index(r.type)):
+    """Write records in the order of `RECORDERS`, whatever order the step gave them; exposures in one batch."""
+    image.record_exposures(session, [r for r in records if isinstance(r, ExposureRecord)], context)
+    others = [r for r in records if not isinstance(r, ExposureRecord)]
+    for record in sorted(others, key=lambda r: ORDER.index(r.type)):
         RECORDERS[record.type](session, record, context)

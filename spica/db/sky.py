@@ -8,18 +8,19 @@ so an index on `low` finds both cases. The ranges are a coarse answer; the exact
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import hpgeom
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sqlalchemy import BigInteger, CompoundSelect, TableValuedAlias, any_, column, delete, func, insert, literal, select
+from sqlalchemy import BigInteger, CompoundSelect, TableValuedAlias, any_, column, delete, func, literal, select
 from sqlalchemy import update as update_rows
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from spica.algorithms.skymap import angular_separation, polygon_meets_circle, sky_angles, unit_vectors
+from spica.db.engine import copy_rows
 from spica.db.tables.image import DetectorRow, ImageRow, SkyRangeRow
 from spica.model.association import Circle
 from spica.model.errors import DataError
@@ -151,6 +152,13 @@ def _merged(pixels: Ints, order: int) -> list[tuple[int, int]]:
         pixels, order = whole, order - 1
 
 
+def copy_ranges(session: Session, ranges: Mapping[int, Ranges]) -> None:
+    """Write the ranges (`covering_ranges`) of new images, which have none yet, by image id."""
+    rows = [(image_id, low, high) for image_id, found in ranges.items() for low, high in found]
+    if rows:
+        copy_rows(session, SkyRangeRow.__tablename__, ("image_id", "low", "high"), rows)
+
+
 def write_footprint(session: Session, image_id: int, polygons: Sequence[Polygon]) -> None:
     """Replace the ranges that cover an image by those of these polygons, and its radius around its centre.
 
@@ -163,9 +171,7 @@ def write_footprint(session: Session, image_id: int, polygons: Sequence[Polygon]
     """
     ranges = covering_ranges(polygons) if polygons else []
     session.execute(delete(SkyRangeRow).where(SkyRangeRow.image_id == image_id))
-    if ranges:
-        rows = [{"image_id": image_id, "low": low, "high": high} for low, high in ranges]
-        session.execute(insert(SkyRangeRow), rows)
+    copy_ranges(session, {image_id: ranges})
     ra, dec = session.execute(select(ImageRow.ra_deg, ImageRow.dec_deg).where(ImageRow.id == image_id)).one()
     radius = None if ra is None or dec is None or not polygons else radius_around(ra, dec, polygons)
     session.execute(update_rows(ImageRow).where(ImageRow.id == image_id).values(radius_deg=radius))

@@ -14,6 +14,8 @@ from pathlib import Path
 from spica.model.errors import ConflictError, DataError
 
 _CHUNK = 4 * 1024 * 1024
+_HASH_CHUNK = 256 * 1024
+"""Small enough that what was read is hashed from the cache of the processor."""
 _FICLONE = 0x40049409
 
 PathLike = str | os.PathLike[str]
@@ -25,12 +27,12 @@ def sha256_file(path: PathLike, progress: Callable[[int], None] | None = None) -
     Raises DataError where the file cannot be read.
     """
     digest = hashlib.sha256()
-    done = 0
+    done, room = 0, memoryview(bytearray(_HASH_CHUNK))
     try:
         with open(path, "rb", buffering=0) as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-                done += len(chunk)
+            while count := stream.readinto(room):
+                digest.update(room[:count])
+                done += count
                 if progress is not None:
                     progress(done)
     except OSError as trouble:

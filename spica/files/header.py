@@ -1,100 +1,78 @@
-"""FITS header cards as text: parsing, formatting, and a compressed form that round-trips card by card."""
+"""Headers as runs of cards: looked up by keyword, put together, and packed so that each card comes back."""
 
 from __future__ import annotations
 
 import lzma
-import math
-import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from spica.files.card import (
+    CARD_LENGTH,
+    COMMENTARY,
+    VALUELESS,
+    Card,
+    CardValue,
+    card_keyword,
+    format_card,
+    keyword_key,
+    parse_card,
+)
 from spica.model.errors import DataError
 
-CARD_LENGTH = 80
+__all__ = [
+    "BLOCK_LENGTH",
+    "CARD_LENGTH",
+    "NO_CARDS",
+    "Card",
+    "CardValue",
+    "HeaderCards",
+    "cards_from_text",
+    "format_card",
+    "keyword_key",
+    "make_cards",
+    "pack_headers",
+    "parse_card",
+    "unpack_headers",
+]
+
 BLOCK_LENGTH = 2880
 MAX_UNPACKED_HEADERS = 256 * 1024 * 1024
-
-CardValue = bool | int | float | complex | str | None
-
-_INTEGER = re.compile(r"[+-]?\d+\Z")
-_REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?\Z")
-_COMPLEX = re.compile(r"\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)\Z")
-_QUOTED = re.compile(r"\s*'((?:[^']|'')*)'?")
-_PLAIN_KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}\Z")
-_COMMENTARY = frozenset({"COMMENT", "HISTORY", ""})
-_MAGIC = b"SPH1"
+_MAGIC_LZMA, _MAGIC_ZLIB = b"SPH1", b"SPH2"
+_ZLIB_LIMIT = 32 * 1024
 _UNPACK_MEMORY = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Card:
-    """One header card: keyword, parsed value (None: undefined or commentary) and comment."""
-
-    keyword: str
-    value: CardValue
-    comment: str
-
-
-def _parse_number(token: str) -> CardValue:
-    """Turn the token of a free- or fixed-format value into T/F, a number, or the token itself."""
-    if token == "T":  # noqa: S105
-        return True
-    if token == "F":  # noqa: S105
-        return False
-    if _INTEGER.match(token):
-        return int(token)
-    if _REAL.match(token):
-        return float(token.upper().replace("D", "E"))
-    pair = _COMPLEX.match(token)
-    if pair and all(_REAL.match(part) for part in pair.groups()):
-        real, imaginary = (float(part.upper().replace("D", "E")) for part in pair.groups())
-        return complex(real, imaginary)
-    return token or None
+def _indexed(keys: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, int]]:
+    first = dict.fromkeys(keys, 0)
+    first.update(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
+    for key in VALUELESS:
+        first.pop(key, None)
+    return keys, first
 
 
-def _parse_field(field: str) -> tuple[CardValue, str]:
-    """Split the text behind the value indicator into value and comment."""
-    quoted = _QUOTED.match(field)
-    if quoted:
-        rest = field[quoted.end() :]
-        comment = rest.partition("/")[2].strip()
-        return quoted.group(1).replace("''", "'").rstrip(" "), comment
-    token, _, comment = field.partition("/")
-    return _parse_number(token.strip(" \0\t\r\n")), comment.strip()
+def _keywords(text: str) -> str:
+    """Return the first eight characters of each card in one run."""
+    if not text.isascii():
+        return "".join([text[start : start + 8] for start in range(0, len(text), CARD_LENGTH)])
+    raw = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    return raw.reshape(-1, CARD_LENGTH)[:, :8].tobytes().decode("ascii")
 
 
-def keyword_key(keyword: str) -> str:
-    """Return the form under which a keyword is looked up: upper case, single blanks, without HIERARCH."""
-    words = keyword.upper().split()
-    while len(words) > 1 and words[0] == "HIERARCH":
-        del words[0]
-    return " ".join(words)
+@lru_cache(maxsize=64)
+def _positions(keys: tuple[str, ...], wanted: Callable[[str], bool]) -> tuple[int, ...]:
+    return tuple([position for position, key in enumerate(keys) if wanted(key)])
 
 
-def _card_keyword(card: str) -> str:
-    """Return the lookup form of the keyword of a card."""
-    if card[:8] == "HIERARCH" and "=" in card:
-        return keyword_key(card[8:].partition("=")[0])
-    return keyword_key(card[:8])
-
-
-def parse_card(card: str) -> Card:
-    """Parse one 80-character card (fixed or free format, HIERARCH); CONTINUE is joined by `HeaderCards`.
-
-    Text that is no valid value is returned as it stands, a blank value as None; this never raises.
-    """
-    keyword = _card_keyword(card)
-    if card[:8] == "HIERARCH" and "=" in card:
-        return Card(keyword, *_parse_field(card.partition("=")[2]))
-    if keyword in _COMMENTARY:
-        return Card(keyword, None, card[8:].rstrip())
-    if card[8:9] == "=":
-        return Card(keyword, *_parse_field(card[9:]))
-    if keyword == "CONTINUE":
-        return Card(keyword, *_parse_field(card[8:]))
-    return Card(keyword, None, card[8:].strip())
+@lru_cache(maxsize=64)
+def _index_of(keywords: str) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Index cards by the first eight characters of each, in one run; the extensions of a mosaic share theirs."""
+    return _indexed(tuple([keyword_key(keywords[start : start + 8]) for start in range(0, len(keywords), 8)]))
 
 
 @dataclass(frozen=True)
@@ -103,21 +81,62 @@ class HeaderCards(Mapping[str, CardValue]):
 
     Keywords are looked up without regard to case; HIERARCH ones by their words with or without `HIERARCH`. Of a
     repeated keyword the first card counts (`all_values` gives every one). Characters are Latin-1, so any byte survives.
+    Cards made `from_text` are cut apart, indexed and parsed only as far as they are asked for.
     """
 
     cards: tuple[str, ...]
 
+    @classmethod
+    def from_text(cls, text: str) -> HeaderCards:
+        """Return the cards of one run of 80-character cards without END; ValueError where the last one is cut short."""
+        if len(text) % CARD_LENGTH:
+            raise ValueError("a header card must have 80 characters; read headers with read_headers")
+        made = cls.__new__(cls)
+        made.__dict__["text"] = text
+        return made
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> tuple[str, ...]:
+            """Cut the text into `cards` when they are first asked for."""
+            if name != "cards" or "text" not in self.__dict__:
+                raise AttributeError(name)
+            text = self.__dict__["text"]
+            cards = tuple([text[start : start + CARD_LENGTH] for start in range(0, len(text), CARD_LENGTH)])
+            self.__dict__["cards"] = cards
+            return cards
+
+    @cached_property
+    def text(self) -> str:
+        """All cards in one run."""
+        return "".join(self.cards)
+
+    @cached_property
+    def _index(self) -> tuple[tuple[str, ...], dict[str, int]]:
+        """Lookup forms of the keywords of all cards, and the first card of each."""
+        if "cards" in self.__dict__ or "HIERARCH" in self.text:
+            return _indexed(tuple(card_keyword(card) for card in self.cards))
+        return _index_of(_keywords(self.text))
+
+    @cached_property
+    def _keys(self) -> tuple[str, ...]:
+        return self._index[0]
+
     @cached_property
     def _first(self) -> dict[str, int]:
-        first: dict[str, int] = {}
-        for position, card in enumerate(self.cards):
-            keyword = _card_keyword(card)
-            if keyword not in _COMMENTARY and keyword != "CONTINUE":
-                first.setdefault(keyword, position)
-        return first
+        return self._index[1]
+
+    @cached_property
+    def _parsed(self) -> dict[int, Card]:
+        return {}
 
     def __getitem__(self, keyword: str) -> CardValue:
         return self._card_at(self._first[keyword_key(keyword)]).value
+
+    def get(self, keyword: str, default: CardValue = None) -> CardValue:  # type: ignore[override]
+        """Return the value of the first card of a keyword, `default` where there is none."""
+        position = self._first.get(keyword_key(keyword))
+        return default if position is None else self._card_at(position).value
 
     def __contains__(self, keyword: object) -> bool:
         return isinstance(keyword, str) and keyword_key(keyword) in self._first
@@ -129,7 +148,19 @@ class HeaderCards(Mapping[str, CardValue]):
         return len(self._first)
 
     def _card_at(self, position: int) -> Card:
-        card = parse_card(self.cards[position])
+        card = self._parsed.get(position)
+        if card is None:
+            card = self._parsed[position] = self._joined(position)
+        return card
+
+    def _card_text(self, position: int) -> str:
+        if "cards" in self.__dict__:
+            return self.cards[position]
+        return self.text[position * CARD_LENGTH : (position + 1) * CARD_LENGTH]
+
+    def _joined(self, position: int) -> Card:
+        """Parse one card and the CONTINUE cards that follow it."""
+        card = parse_card(self._card_text(position))
         if not isinstance(card.value, str) or not card.value.endswith("&"):
             return card
         parts, comment = [card.value], card.comment
@@ -151,23 +182,30 @@ class HeaderCards(Mapping[str, CardValue]):
     def all_values(self, keyword: str) -> tuple[CardValue, ...]:
         """Return the values of every card of the keyword in order; of COMMENT and HISTORY their texts."""
         key = keyword_key(keyword)
-        found = []
-        for position in range(len(self.cards)):
-            if parse_card(self.cards[position]).keyword == key:
-                card = self._card_at(position)
-                found.append(card.comment if key in _COMMENTARY else card.value)
-        return tuple(found)
+        if key not in self._first and key not in VALUELESS:
+            return ()
+        cards = [self._card_at(position) for position in self._positions_of(key)]
+        return tuple(card.comment if key in COMMENTARY else card.value for card in cards)
 
-    def parsed(self) -> Iterator[Card]:
-        """Yield every card in order; CONTINUE cards are joined to the card they continue."""
-        for position, text in enumerate(self.cards):
-            if text[:8] != "CONTINUE":
+    def _positions_of(self, key: str) -> Iterator[int]:
+        position = -1
+        for _ in range(self._keys.count(key)):
+            position = self._keys.index(key, position + 1)
+            yield position
+
+    def parsed(self, wanted: Callable[[str], bool] | None = None) -> Iterator[Card]:
+        """Yield every card in order, or those whose keyword is `wanted` (a function that always says the same).
+
+        CONTINUE cards are joined to the card they continue.
+        """
+        for position in range(len(self._keys)) if wanted is None else _positions(self._keys, wanted):
+            if self._card_text(position)[:8] != "CONTINUE":
                 yield self._card_at(position)
 
     def with_cards(self, cards: Iterable[str]) -> HeaderCards:
         """Return these cards without the keywords that the new cards bring, followed by the new cards."""
         new = tuple(cards)
-        replaced = {parse_card(card).keyword for card in new} - _COMMENTARY
+        replaced = {card_keyword(card) for card in new} - COMMENTARY
         return HeaderCards((*self.without(replaced).cards, *new))
 
     def without(self, keywords: Iterable[str]) -> HeaderCards:
@@ -175,16 +213,16 @@ class HeaderCards(Mapping[str, CardValue]):
         unwanted = {keyword_key(keyword) for keyword in keywords}
         kept: list[str] = []
         dropping = False
-        for card in self.cards:
+        for card, key in zip(self.cards, self._keys, strict=True):
             if card[:8] != "CONTINUE":
-                dropping = parse_card(card).keyword in unwanted
+                dropping = key in unwanted
             if not dropping:
                 kept.append(card)
         return HeaderCards(tuple(kept))
 
     def to_bytes(self) -> bytes:
         """Return the cards with END, padded with blanks to full blocks of 2880 bytes."""
-        text = "".join(self.cards) + "END".ljust(CARD_LENGTH)
+        text = self.text + "END".ljust(CARD_LENGTH)
         return text.encode("latin-1", "replace") + b" " * (-len(text) % BLOCK_LENGTH)
 
 
@@ -206,78 +244,6 @@ def cards_from_text(text: str) -> HeaderCards:
     return HeaderCards(tuple(cards))
 
 
-def _printable(text: str) -> str:
-    return "".join(c if " " <= c <= "~" else "?" for c in text)
-
-
-def _format_real(value: float) -> str:
-    text = repr(float(value)).upper()
-    if "E" in text:
-        mantissa, exponent = text.split("E")
-        return f"{mantissa if '.' in mantissa else mantissa + '.0'}E{int(exponent):+03d}"
-    return text
-
-
-def _format_value(value: CardValue) -> str:
-    """Return the value field (fixed format where it fits); NaN and infinity become undefined."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    if isinstance(value, bool):
-        return ("T" if value else "F").rjust(20)
-    if isinstance(value, int):
-        return str(value).rjust(20)
-    if isinstance(value, float):
-        return _format_real(value).rjust(20)
-    if isinstance(value, complex):
-        return f"({_format_real(value.real)}, {_format_real(value.imag)})"
-    return "'{}'".format(_printable(value).replace("'", "''").ljust(8))
-
-
-def format_card(keyword: str, value: CardValue, comment: str = "") -> tuple[str, ...]:
-    """Return the 80-character card or cards (CONTINUE for long strings, HIERARCH for long keywords) of one keyword.
-
-    Characters outside printable ASCII become `?`; NaN, infinity and None give an undefined value; a comment that does
-    not fit is cut. Raises ValueError where the keyword leaves no room for its value.
-    """
-    key = keyword_key(keyword)
-    if key in _COMMENTARY:
-        text = _printable(f"{value or ''}{comment}")
-        return tuple(
-            f"{key:8}{text[start : start + 72]}".ljust(CARD_LENGTH) for start in range(0, max(len(text), 1), 72)
-        )
-    plain = bool(_PLAIN_KEYWORD.match(key))
-    if not plain and ("=" in key or _printable(key) != key):
-        raise ValueError(f"{keyword!r} cannot be a FITS keyword; use letters, digits, '-' and '_'")
-    head = f"{key:8}= " if plain else f"HIERARCH {key} = "
-    field = _format_value(value)
-    if not plain and not isinstance(value, str):
-        field = field.strip()
-    if len(head) + len(field) > CARD_LENGTH:
-        if isinstance(value, str) and len(head) + 12 < CARD_LENGTH:
-            return _continued(head, value, comment)
-        raise ValueError(f"the keyword {keyword!r} leaves no room for its value; use a shorter one")
-    card = head + field
-    if comment and len(card) + 4 <= CARD_LENGTH:
-        card = f"{card.ljust(30)} / {_printable(comment)}"
-    return (card[:CARD_LENGTH].ljust(CARD_LENGTH),)
-
-
-def _continued(head: str, value: str, comment: str) -> tuple[str, ...]:
-    """Split a long string over CONTINUE cards; a doubled quote is never cut in two."""
-    pieces = [c if c != "'" else "''" for c in _printable(value)]
-    cards: list[str] = []
-    start = head
-    while pieces:
-        room, part = CARD_LENGTH - len(start) - 3, ""
-        while pieces and len(part) + len(pieces[0]) <= room:
-            part += pieces.pop(0)
-        cards.append(f"{start}'{part}{'&' if pieces else ''}'")
-        start = "CONTINUE  "
-    if comment and len(cards[-1]) + 4 <= CARD_LENGTH:
-        cards[-1] += f" / {_printable(comment)}"
-    return tuple(card[:CARD_LENGTH].ljust(CARD_LENGTH) for card in cards)
-
-
 def make_cards(items: Iterable[tuple[str, CardValue, str]]) -> HeaderCards:
     """Format (keyword, value, comment) triples into cards."""
     return HeaderCards(
@@ -286,41 +252,57 @@ def make_cards(items: Iterable[tuple[str, CardValue, str]]) -> HeaderCards:
 
 
 def pack_headers(headers: Sequence[HeaderCards]) -> bytes:
-    """Compress the headers of a file (LZMA of the joined 80-character cards); `unpack_headers` gives them back exactly.
+    """Compress the headers of a file; `unpack_headers` gives them back exactly.
 
-    The extensions of a mosaic repeat each other over more than the 32 kB that zlib can look back: LZMA makes 17 kB of a
-    header of 37 units where zlib makes 297 kB.
+    Short headers go through zlib (0.05 ms). The extensions of a mosaic repeat each other over more than the 32 kB that
+    zlib can look back: LZMA makes 19 kB of a header of 41 units where zlib makes 340 kB.
 
     Raises ValueError where a card is not 80 Latin-1 characters.
     """
     for header in headers:
-        if any(len(card) != CARD_LENGTH for card in header.cards):
+        if "text" not in header.__dict__ and any(len(card) != CARD_LENGTH for card in header.cards):
             raise ValueError("a header card must have 80 characters; read headers with read_headers")
-    counts = struct.pack(f">I{len(headers)}I", len(headers), *(len(header.cards) for header in headers))
-    text = "".join(card for header in headers for card in header.cards).encode("latin-1")
-    return _MAGIC + lzma.compress(counts + text, preset=1)
+    texts = [header.text for header in headers]
+    counts = struct.pack(f">I{len(texts)}I", len(texts), *(len(text) // CARD_LENGTH for text in texts))
+    raw = counts + "".join(texts).encode("latin-1")
+    if len(raw) <= _ZLIB_LIMIT:
+        return _MAGIC_ZLIB + zlib.compress(raw, 6)
+    return _MAGIC_LZMA + lzma.compress(raw, preset=1)
 
 
 def unpack_headers(packed: bytes, max_bytes: int = MAX_UNPACKED_HEADERS) -> tuple[HeaderCards, ...]:
     """Give back what `pack_headers` packed; DataError where it is damaged or unpacks beyond `max_bytes`."""
-    worker = lzma.LZMADecompressor(memlimit=_UNPACK_MEMORY)
     try:
-        if packed[:4] != _MAGIC:
-            raise ValueError("no packed header")
-        raw = worker.decompress(packed[4:], max_bytes)
-        if not worker.eof or worker.unused_data:
-            raise ValueError(f"incomplete, or larger than {max_bytes} bytes")
+        raw = _unpacked(packed, max_bytes)
         n_headers = struct.unpack_from(">I", raw)[0]
         counts = struct.unpack_from(f">{n_headers}I", raw, 4)
         start = 4 + 4 * n_headers
         if len(raw) != start + CARD_LENGTH * sum(counts):
             raise ValueError("wrong length")
-    except (ValueError, EOFError, lzma.LZMAError, struct.error) as trouble:
+    except (ValueError, EOFError, lzma.LZMAError, zlib.error, struct.error) as trouble:
         raise DataError(f"the stored header is damaged ({trouble}); read the header again from the file") from trouble
     text = raw[start:].decode("latin-1")
-    headers, position = [], 0
+    headers: list[HeaderCards] = []
+    position = 0
     for count in counts:
         end = position + CARD_LENGTH * count
-        headers.append(HeaderCards(tuple(text[p : p + CARD_LENGTH] for p in range(position, end, CARD_LENGTH))))
+        headers.append(HeaderCards.from_text(text[position:end]))
         position = end
     return tuple(headers)
+
+
+def _unpacked(packed: bytes, max_bytes: int) -> bytes:
+    """Undo the compression that the first bytes name; ValueError where the stream is not whole or too long."""
+    magic = packed[:4]
+    if magic == _MAGIC_LZMA:
+        unxz = lzma.LZMADecompressor(memlimit=_UNPACK_MEMORY)
+        raw, whole, rest = unxz.decompress(packed[4:], max_bytes), unxz.eof, unxz.unused_data
+    elif magic == _MAGIC_ZLIB:
+        inflate = zlib.decompressobj()
+        raw = inflate.decompress(packed[4:], max_bytes)
+        whole, rest = inflate.eof, inflate.unused_data
+    else:
+        raise ValueError("no packed header")
+    if not whole or rest:
+        raise ValueError(f"incomplete, or larger than {max_bytes} bytes")
+    return raw

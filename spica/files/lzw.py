@@ -6,6 +6,7 @@ import io
 from typing import IO
 
 _BLOCK_MODE, _WIDTH_MASK, _CLEAR = 0x80, 0x1F, 256
+_PIECE_BYTES = 256
 
 
 class LzwReader(io.RawIOBase):
@@ -35,10 +36,10 @@ class LzwReader(io.RawIOBase):
         return True
 
     def _reset(self) -> None:
-        """Empty the table: each string is its prefix's code and one more byte, so memory stays small."""
+        """Empty the table: each string is a last piece of at most 256 bytes and the code of what stands before it."""
         first_free = 257 if self._block_mode else 256
-        self._prefix = [-1] * first_free
-        self._suffix = bytearray(code & 0xFF for code in range(first_free))
+        self._before = [-1] * first_free
+        self._piece = [bytes([code & 0xFF]) for code in range(first_free)]
         self._width = 9
 
     def _next_group(self) -> None:
@@ -50,13 +51,19 @@ class LzwReader(io.RawIOBase):
         self._finished = not self._codes
 
     def _text(self, code: int) -> bytes:
-        """Return the string of a code by walking its prefixes."""
-        text = bytearray()
+        """Return the string of a code by walking its pieces."""
+        pieces = []
         while code >= 0:
-            text.append(self._suffix[code])
-            code = self._prefix[code]
-        text.reverse()
-        return bytes(text)
+            pieces.append(self._piece[code])
+            code = self._before[code]
+        return b"".join(reversed(pieces))
+
+    def _add(self, prefix: int, last: bytes) -> None:
+        """Add the string of a code and one more byte to the table."""
+        piece = self._piece[prefix]
+        is_full = len(piece) >= _PIECE_BYTES
+        self._before.append(prefix if is_full else self._before[prefix])
+        self._piece.append(last if is_full else piece + last)
 
     def _take(self, code: int) -> None:
         """Decode one code into the pending bytes and grow the table."""
@@ -64,7 +71,7 @@ class LzwReader(io.RawIOBase):
             self._reset()
             self._previous, self._codes = -1, []
             return
-        known = len(self._prefix)
+        known = len(self._piece)
         if code > known or (self._previous < 0 and code > 255) or (code == known and self._previous < 0):
             raise OSError("a code of the .Z stream is not in its table")
         if code == known:
@@ -73,8 +80,7 @@ class LzwReader(io.RawIOBase):
         else:
             text = self._text(code)
         if self._previous >= 0 and known < 1 << self._max_width:
-            self._prefix.append(self._previous)
-            self._suffix.append(text[0])
+            self._add(self._previous, text[:1])
             if known + 1 >= 1 << self._width and self._width < self._max_width:
                 self._width += 1
                 self._codes = []

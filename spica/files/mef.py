@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,7 @@ from spica.files.scan import (
     is_compressed_image,
     scan_hdus,
 )
+from spica.files.tile import check_packed_tiles, check_tiles
 from spica.files.unit import HduToWrite, free_cards, image_hdu, write_hdus
 from spica.model.errors import DataError
 
@@ -68,6 +71,7 @@ class MefFile:
         self._stream: BinaryIO | None = None
         self._astropy: fits.HDUList | None = None
         self._lock = threading.RLock()
+        self._checked: set[int] = set()
 
     @property
     def primary(self) -> HeaderCards:
@@ -154,8 +158,21 @@ class MefFile:
                 f"{self.path.name} HDU {image.index} cannot be read ({trouble}); verify the file"
             ) from trouble
 
+    def _check_tiles(self, image: ImageHdu) -> None:
+        """Check the tiles of an image, once."""
+        with self._lock:
+            if image.index in self._checked:
+                return
+            check_tiles(image.header, image.index)
+            stream = self._open()
+            place = stream.tell()
+            check_packed_tiles(stream, image.header, self._scans[image.index].data_offset, image.index)
+            stream.seek(place)  # astropy reads on from where it stands
+            self._checked.add(image.index)
+
     def _read_tiles(self, image: ImageHdu, window: Section) -> tuple[np.ndarray, float, float, int | None]:
         """Unpack the tiles of a window; scaling is left to the caller, quantised floats come out as floats."""
+        self._check_tiles(image)
         try:
             with self._lock, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -173,17 +190,26 @@ class MefFile:
             IndexError,
             RuntimeError,
             AttributeError,
+            ArithmeticError,
+            MemoryError,
+            EOFError,
+            zlib.error,
+            struct.error,
             CfitsioException,
             fits.VerifyError,
         ) as trouble:
             raise DataError(
-                f"{self.path.name} HDU {image.index}: its tiles cannot be unpacked ({trouble}); fetch it again"
+                f"{self.path.name} HDU {image.index}: tiles cannot be unpacked ({_one_line(trouble)}); fetch it again"
             ) from trouble
         scale, zero, blank = _scaling(image.header)
         if raw.dtype.kind == "f" and int(image.header["ZBITPIX"]) > 0:  # type: ignore[arg-type]
             return raw, 1.0, 0.0, None
         stated = image.header.get("ZBLANK")
         return raw, scale, zero, blank if blank is not None or not isinstance(stated, int) else stated
+
+
+def _one_line(trouble: BaseException) -> str:
+    return " ".join(str(trouble).split())[:160] or type(trouble).__name__
 
 
 def _image(index: int, header: HeaderCards, shape: tuple[int, ...]) -> ImageHdu:
@@ -292,23 +318,34 @@ def write_image(
 
 def write_mef(
     path: str | os.PathLike[str],
-    images: Sequence[ImageToWrite],
+    images: Iterable[ImageToWrite],
     primary: HeaderCards = NO_CARDS,
     compress: bool = False,
     checksum: bool = True,
     quantise_level: float = 0.0,
 ) -> None:
-    """Write a primary header without pixels and one extension an image; see `write_image` for compression."""
+    """Write a primary header without pixels and one extension an image; see `write_image` for compression.
+
+    Uncompressed images may come from a generator: each is written, with its checksums, and let go before the next is
+    made, so that a mosaic is never held whole. Where the generator raises, no file appears.
+    """
     if compress:
         _write_compressed(path, images, primary, checksum, quantise_level)
         return
-    hdus: list[HduToWrite] = [image_hdu(None, primary, primary=True, extend=True)]
-    hdus += [image_hdu(image.data, image.cards, primary=False, extend=False, name=image.name) for image in images]
-    write_hdus(path, hdus, checksum)
+    write_hdus(path, _units(images, primary), checksum)
+
+
+def _units(images: Iterable[ImageToWrite], primary: HeaderCards) -> Iterator[HduToWrite]:
+    yield image_hdu(None, primary, primary=True, extend=True)
+    for image in images:
+        unit = image_hdu(image.data, image.cards, primary=False, extend=False, name=image.name)
+        del image
+        yield unit
+        del unit
 
 
 def _write_compressed(
-    path: str | os.PathLike[str], images: Sequence[ImageToWrite], primary: HeaderCards, checksum: bool, level: float
+    path: str | os.PathLike[str], images: Iterable[ImageToWrite], primary: HeaderCards, checksum: bool, level: float
 ) -> None:
     units = fits.HDUList([fits.PrimaryHDU(header=_astropy_header(primary))])
     for image in images:

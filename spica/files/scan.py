@@ -18,7 +18,10 @@ from spica.files.header import BLOCK_LENGTH, CARD_LENGTH, CardValue, HeaderCards
 from spica.files.lzw import LzwReader
 from spica.model.errors import DataError
 
-CHUNK_BYTES = 1440 * BLOCK_LENGTH
+CHUNK_BYTES = 360 * BLOCK_LENGTH
+_AHEAD_BYTES = 64 * 1024
+FREE_BYTES, MAX_EXPANSION = 1024**3, 200
+"""A packed file that unpacks to more than the first may not be more than so many times smaller than what it holds."""
 _BITPIX = frozenset({8, 16, 32, 64, -32, -64})
 
 
@@ -74,6 +77,17 @@ class HduScan:
         return self.data_offset + padded(self.data_bytes)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def shown_name(path: Path) -> str:
+    """Return a file's name as one line of at most 100 printable characters."""
+    name = "".join(letter if letter.isprintable() else "?" for letter in path.name)
+    return name if len(name) <= 100 else f"{name[:60]}...{name[-37:]}"
+
+
 class ByteSource:
     """Forward reader of a plain, gzip, bzip2 or LZW file that stops at a limit of unpacked bytes."""
 
@@ -83,16 +97,15 @@ class ByteSource:
         self.limit = max_unpacked_bytes
         self.position = 0
         try:
-            self._raw = self.path.open("rb", buffering=CHUNK_BYTES)
-        except OSError as trouble:
-            raise DataError(
-                f"{self.path.name} cannot be read ({trouble.strerror}); check that it is there"
-            ) from trouble
+            self._raw = open(self.path, "rb", buffering=_AHEAD_BYTES, opener=_open_at_once)  # noqa: SIM115
+        except (OSError, ValueError) as trouble:
+            why = trouble.strerror if isinstance(trouble, OSError) else trouble
+            raise DataError(f"{shown_name(self.path)} cannot be read ({why}); check that it is there") from trouble
         status = os.fstat(self._raw.fileno())
         self.size = status.st_size
         if not stat.S_ISREG(status.st_mode):
             self._raw.close()
-            raise DataError(f"{self.path.name} is no regular file; give a FITS file")
+            raise DataError(f"{shown_name(self.path)} is no regular file; give a FITS file")
         magic = self._raw.read(3)
         self._raw.seek(0)
         self._file: IO[bytes] = self._raw
@@ -135,6 +148,8 @@ class ByteSource:
             parts.append(part)
             missing -= len(part)
             self.position += len(part)
+            if self.position > FREE_BYTES and self.compression:
+                self._check_expansion()
             if self.position > self.limit:
                 raise StructureError(
                     "too_large",
@@ -143,6 +158,17 @@ class ByteSource:
                     self.limit,
                 )
         return b"".join(parts)
+
+    def _check_expansion(self) -> None:
+        packed = self._raw.tell()
+        if self.position > MAX_EXPANSION * packed:
+            raise StructureError(
+                "too_large",
+                f"{packed:,} bytes of {self.compression} unpack to more than {self.position:,}, as no exposure does; "
+                "if the file is genuine, unpack it yourself and give the plain file",
+                self.position,
+                MAX_EXPANSION * packed,
+            )
 
     def skip(self, count: int) -> int:
         """Move forward and return the bytes really passed (a seek on plain files)."""
@@ -218,6 +244,10 @@ def image_shape(header: HeaderCards) -> tuple[int, ...] | None:
     return axes[::-1] if len(axes) >= 2 and all(axes) else None
 
 
+def _shown(number: int) -> str:
+    return f"{number:,}" if number < 10**18 else "more than 10^18"
+
+
 def data_size(header: HeaderCards, index: int, limits: FileLimits) -> int:
     """Bytes of data this header announces, without padding; StructureError where a keyword is bad or too large."""
     bitpix = _integer(header, "BITPIX", None, -64, index)
@@ -243,7 +273,7 @@ def data_size(header: HeaderCards, index: int, limits: FileLimits) -> int:
     if n_pixels > limits.max_pixels:
         raise StructureError(
             "too_many_pixels",
-            f"HDU {index} announces {n_pixels:,} pixels, the limit is {limits.max_pixels:,}; "
+            f"HDU {index} announces {_shown(n_pixels)} pixels, the limit is {limits.max_pixels:,}; "
             "raise max_pixels if the file is genuine",
             n_pixels,
             limits.max_pixels,
@@ -266,7 +296,8 @@ def _read_header(source: ByteSource, first: bytes, index: int, room: int) -> byt
     blocks: list[bytes] = []
     block = first
     while True:
-        if len(block) < BLOCK_LENGTH and _find_end(block) < 0:
+        ends = _find_end(block) >= 0
+        if len(block) < BLOCK_LENGTH and not ends:
             raise StructureError(
                 "no_end", f"HDU {index}: the file ends inside the header, END is missing; fetch the file again", index
             )
@@ -279,7 +310,7 @@ def _read_header(source: ByteSource, first: bytes, index: int, room: int) -> byt
                 len(blocks) * BLOCK_LENGTH,
                 room,
             )
-        if _find_end(block) >= 0:
+        if ends:
             break
         block = source.read(BLOCK_LENGTH)
     return b"".join(blocks)
@@ -290,7 +321,7 @@ def split_cards(raw: bytes) -> HeaderCards:
     text = raw.decode("latin-1")
     last_block = (len(raw) - 1) // BLOCK_LENGTH * BLOCK_LENGTH
     end = last_block + _find_end(raw[last_block:]) * CARD_LENGTH
-    return HeaderCards(tuple(text[start : start + CARD_LENGTH] for start in range(0, end, CARD_LENGTH)))
+    return HeaderCards.from_text(text[:end])
 
 
 def _pass_data(source: ByteSource, size: int, want_sum: bool, index: int) -> int | None:

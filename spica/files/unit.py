@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -92,11 +92,15 @@ def _write_hdu(stream: BinaryIO, hdu: HduToWrite, checksum: bool) -> None:
     stream.write(b"\0" * (padded(length) - length))
 
 
-def write_hdus(path: str | os.PathLike[str], hdus: Sequence[HduToWrite], checksum: bool = True) -> None:
-    """Write header units to a file that appears whole or not at all."""
+def write_hdus(path: str | os.PathLike[str], hdus: Iterable[HduToWrite], checksum: bool = True) -> None:
+    """Write header units to a file that appears whole or not at all; units may be made one by one as they are written.
+
+    A unit is let go before the next is asked for, so that a generator holds the pixels of one at a time.
+    """
     with atomic_path(path) as temporary, temporary.open("wb", buffering=BLOCK_LENGTH * 64) as stream:
         for hdu in hdus:
             _write_hdu(stream, hdu, checksum)
+            del hdu
 
 
 def image_hdu(data: np.ndarray | None, cards: HeaderCards, primary: bool, extend: bool, name: str = "") -> HduToWrite:

@@ -10,24 +10,30 @@ from typing import Literal
 
 from spica.files.header import BLOCK_LENGTH, CARD_LENGTH, HeaderCards
 from spica.files.scan import (
+    CHUNK_BYTES,
     ByteSource,
     FileLimits,
     HduScan,
     StructureError,
     image_shape,
     is_compressed_image,
+    padded,
     scan_hdus,
 )
+from spica.files.tile import check_tiles
 from spica.model.errors import DataError
 
-__all__ = ["FileLimits", "FileReport", "HduSummary", "Problem", "verify_file"]
+__all__ = ["CHECKSUM_CODES", "FileLimits", "FileReport", "HduSummary", "Problem", "SumRule", "verify_file"]
 
 FileKind = Literal["image", "table", "text", "other"]
 HduKind = Literal["image", "table", "empty", "other"]
 
 _FITS_NAME = re.compile(r"\.(fits?|fts)(\.(gz|fz|bz2|z))?$", re.IGNORECASE)
 _TEXT_BYTES = frozenset({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)) - {0x7F})
-_HARMLESS = frozenset({"no_padding", "trailing_bytes"})
+_CARD = re.compile(rb"[A-Z][A-Z0-9_-]{0,7} *= ")
+_EXTENSION_CARD = re.compile(rb"XTENSION= *'|BITPIX  = +-?\d|NAXIS   = +\d")
+_FILL = b"\0 \x1a"
+CHECKSUM_CODES = frozenset({"bad_datasum", "bad_checksum"})
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class FileReport:
 
     `problems` make a file unusable, `warnings` do not. A file of kind text, table or other without problems holds no
     image and is passed over; `compression` is "", "gzip", "bzip2" or "compress"; `headers` are those read before the
-    first problem.
+    first problem; `what` says in words what the file is ("a table", "plain text"...).
     """
 
     kind: FileKind
@@ -68,6 +74,7 @@ class FileReport:
     compression: str
     size_bytes: int
     headers: tuple[HeaderCards, ...]
+    what: str = ""
 
     @property
     def ok(self) -> bool:
@@ -97,61 +104,86 @@ def verify_file(
     -------
     FileReport
         Always, whatever the file holds. A file that neither is FITS nor claims it by its name has kind text or other
-        and no problem; one whose name claims FITS has the problem `empty`, `lfs_pointer`, `html`, `text_dump` or
-        `not_fits`. The other codes: `unreadable damaged_compression too_large bad_keyword too_many_pixels
-        header_too_large no_end truncated too_many_hdus bad_datasum bad_checksum bad_table`; as warnings `no_padding
-        trailing_bytes odd_bytes`.
+        and no problem, nor has a bare header under another name; one whose name claims FITS has the problem `empty`,
+        `lfs_pointer`, `html`, `text_dump` or `not_fits`. The other codes: `unreadable damaged_compression too_large
+        bad_keyword too_many_pixels header_too_large no_end truncated too_many_hdus bad_datasum bad_checksum bad_table
+        bad_tiles damaged_extension data_overflow`; as warnings `no_padding trailing_bytes stray_data odd_bytes`.
     """
     chosen = limits or FileLimits()
     path = Path(path)
     try:
         with ByteSource(path, chosen.max_unpacked_bytes) as source:
             if source.size == 0:
-                return _report("other", _claim(path, Problem("empty", "the file is empty; fetch it again", 0)), source)
+                empty = Problem("empty", "the file is empty; fetch it again", 0)
+                return _report("other", _claim(path, empty), source, "an empty file")
             foreign = _sniff(path, chosen)
             if foreign is not None:
-                kind, problem = foreign
-                return _report(kind, _claim(path, problem), source)
-            return _walk(source, chosen, sums)
+                kind, what, problem = foreign
+                return _report(kind, _claim(path, problem), source, what)
+            report = _walk(source, chosen, sums)
+            return report if _claims_fits(path) else _forgive_bare_header(report, source)
     except StructureError as trouble:
-        return FileReport("other", (), (_problem(trouble),), (), "", 0, ())
+        return FileReport("other", (), (_problem(trouble),), (), "", 0, (), "a damaged file")
     except DataError as trouble:
-        return FileReport("other", (), (Problem("unreadable", str(trouble)),), (), "", 0, ())
+        return FileReport("other", (), (Problem("unreadable", str(trouble)),), (), "", 0, (), "an unreadable file")
 
 
 def _problem(trouble: StructureError) -> Problem:
     return Problem(trouble.code, trouble.text, trouble.value, trouble.limit)
 
 
+def _claims_fits(path: Path) -> bool:
+    return _FITS_NAME.search(path.name) is not None
+
+
 def _claim(path: Path, problem: Problem) -> tuple[Problem, ...]:
-    """Keep the problem only where the name claims a FITS file, or where the file is empty."""
-    return (problem,) if _FITS_NAME.search(path.name) else ()
+    """Keep the problem only where the name claims a FITS file."""
+    return (problem,) if _claims_fits(path) else ()
 
 
-def _report(kind: FileKind, problems: tuple[Problem, ...], source: ByteSource) -> FileReport:
-    return FileReport(kind, (), problems, (), source.compression, source.size, ())
+def _report(kind: FileKind, problems: tuple[Problem, ...], source: ByteSource, what: str) -> FileReport:
+    return FileReport(kind, (), problems, (), source.compression, source.size, (), what)
 
 
-def _sniff(path: Path, limits: FileLimits) -> tuple[FileKind, Problem] | None:
-    """Look at the first block; return kind and problem of what is not FITS, None for FITS."""
+def _sniff(path: Path, limits: FileLimits) -> tuple[FileKind, str, Problem] | None:
+    """Look at the first block; return kind, words and problem of what is not FITS, None for FITS."""
     with ByteSource(path, limits.max_unpacked_bytes) as source:
         head = source.read(BLOCK_LENGTH)
     is_text = bool(head) and all(byte in _TEXT_BYTES for byte in head)
     if head.startswith(b"version https://git-lfs"):
-        return "text", Problem("lfs_pointer", "the file is a Git LFS pointer, not the data; run 'git lfs pull'")
+        pointer = Problem("lfs_pointer", "the file is a Git LFS pointer, not the data; run 'git lfs pull'")
+        return "text", "a Git LFS pointer", pointer
+    dump = Problem("text_dump", "the file is a header printed as text lines; fetch the FITS file itself")
     if head.startswith(b"SIMPLE") and head[6:9].strip() == b"=":
         line = head.find(b"\n")
-        if is_text and 0 <= line <= CARD_LENGTH:
-            return "text", Problem(
-                "text_dump", "the file is a header printed as text lines; fetch the FITS file itself"
-            )
-        return None
+        return ("text", _HEADER_TEXT, dump) if is_text and 0 <= line <= CARD_LENGTH else None
     start = head.lstrip()[:200].lower()
     if start.startswith((b"<!doctype html", b"<html")):
-        return "text", Problem("html", "the file is a web page, probably an error of the archive; fetch it again")
+        page = Problem("html", "the file is a web page, probably an error of the archive; fetch it again")
+        return "text", "a web page", page
+    if is_text and _CARD.match(head):
+        return "text", _HEADER_TEXT, dump
     if is_text:
-        return "text", Problem("not_fits", "the file is plain text, not FITS; give a FITS file")
-    return "other", Problem("not_fits", "the file does not begin with SIMPLE, it is no FITS file; give a FITS file")
+        return "text", "plain text", Problem("not_fits", "the file is plain text, not FITS; give a FITS file")
+    other = Problem("not_fits", "the file does not begin with SIMPLE, it is no FITS file; give a FITS file")
+    return "other", "no FITS file", other
+
+
+_HEADER_TEXT = "a FITS header as text, without pixels"
+
+
+def _forgive_bare_header(report: FileReport, source: ByteSource) -> FileReport:
+    """Turn a primary header that ends with the file, under a name that is not that of a FITS file, into a text."""
+    codes = {problem.code for problem in report.problems}
+    bare = not report.hdus and codes in ({"truncated"}, {"no_end"}) and not report.problems[0].value
+    if not bare or source.position > _MAX_BARE_HEADER:
+        return report
+    with ByteSource(source.path, _MAX_BARE_HEADER) as again:
+        is_text = all(byte in _TEXT_BYTES for byte in again.read(_MAX_BARE_HEADER))
+    return _report("text", (), source, _HEADER_TEXT) if is_text else report
+
+
+_MAX_BARE_HEADER = 1000 * BLOCK_LENGTH
 
 
 def _walk(source: ByteSource, limits: FileLimits, sums: SumRule) -> FileReport:
@@ -165,7 +197,11 @@ def _walk(source: ByteSource, limits: FileLimits, sums: SumRule) -> FileReport:
             (warnings if sums == "warn" else problems).extend(_judge_sums(scan))
             problems.extend(_judge_table(scan))
     except StructureError as trouble:
-        (warnings if trouble.code in _HARMLESS else problems).append(_problem(trouble))
+        if trouble.code == "trailing_bytes":
+            tail = _judge_tail(source, scans[-1], limits)
+            (problems if tail.code in {"damaged_extension", "data_overflow"} else warnings).append(tail)
+        else:
+            (warnings if trouble.code == "no_padding" else problems).append(_problem(trouble))
     summaries: list[HduSummary] = []
     for scan in scans:
         warnings.extend(_judge_bytes(scan))
@@ -176,14 +212,53 @@ def _walk(source: ByteSource, limits: FileLimits, sums: SumRule) -> FileReport:
     kinds = {summary.kind for summary in summaries}
     kind: FileKind = "image" if "image" in kinds else "table" if "table" in kinds else "other"
     headers = tuple(scan.header for scan in scans)
+    what = _words(kind, headers, bool(problems))
     return FileReport(
-        kind, tuple(summaries), tuple(problems), tuple(warnings), source.compression, source.size, headers
+        kind, tuple(summaries), tuple(problems), tuple(warnings), source.compression, source.size, headers, what
     )
+
+
+def _words(kind: FileKind, headers: tuple[HeaderCards, ...], broken: bool) -> str:
+    """Say what a FITS file is."""
+    if kind in {"image", "table"}:
+        return f"a FITS {kind}"
+    if any(header.get("GROUPS") is True and header.get("NAXIS1") == 0 for header in headers):
+        return "a FITS file of random groups"
+    if any(is_compressed_image(header) or header.get("NAXIS") == 1 for header in headers):
+        return "a FITS file of one-dimensional data"
+    return "a damaged FITS file" if broken else "a FITS header without data"
+
+
+def _judge_tail(source: ByteSource, last: HduScan, limits: FileLimits) -> Problem:
+    """Judge the bytes behind the last unit: fill, stray data, or what is left of units that do not begin where due."""
+    announced = last.data_offset + last.data_bytes
+    with ByteSource(source.path, limits.max_unpacked_bytes) as again:
+        again.skip(announced)
+        gap = again.read(padded(last.data_bytes) - last.data_bytes)
+        count, is_fill, end, has_cards = 0, True, b"", False
+        while part := again.read(CHUNK_BYTES):
+            count += len(part)
+            is_fill = is_fill and not part.strip(_FILL)
+            has_cards = has_cards or _EXTENSION_CARD.search(end + part) is not None
+            end = part[-CARD_LENGTH:]
+    follow = f"behind HDU {last.index} follow {count:,} bytes"
+    if has_cards:
+        text = f"{follow} that hold an extension out of place or with a damaged start; fetch the file again"
+        return Problem("damaged_extension", text, count)
+    if is_fill:
+        return Problem("trailing_bytes", f"{follow} of fill that are no extension; they are ignored", count)
+    if gap.strip(_FILL):
+        text = f"the data of HDU {last.index} run on beyond the {last.data_bytes:,} bytes that its header announces"
+        return Problem("data_overflow", f"{text}; correct its axes or fetch the file again", count, last.data_bytes)
+    text = f"{follow} of stray data that are no extension; they are ignored, compare the file with its source"
+    return Problem("stray_data", text, count)
 
 
 def _summarise(scan: HduScan) -> HduSummary:
     header = scan.header
     shape = image_shape(header)
+    if is_compressed_image(header):
+        check_tiles(header, scan.index)
     extension = str(header.get("XTENSION") or "").strip()
     kind: HduKind = "other"
     if shape is not None:
@@ -204,18 +279,17 @@ def _summarise(scan: HduScan) -> HduSummary:
 
 
 def _judge_sums(scan: HduScan) -> list[Problem]:
-    """Compare stated with computed DATASUM and CHECKSUM; blank or all-zero statements say nothing."""
+    """Compare stated with computed DATASUM (of repeated cards any may fit) and CHECKSUM; blank or zero says nothing."""
     found: list[Problem] = []
-    stated = scan.header.get("DATASUM")
-    text = str(stated).strip() if stated is not None else ""
-    if scan.data_sum is not None and text.isdigit() and int(text) != scan.data_sum:
+    stated = [] if scan.data_sum is None else _stated_sums(scan.header, scan.data_sum)
+    if stated and scan.data_sum not in stated:
         found.append(
             Problem(
                 "bad_datasum",
-                f"HDU {scan.index}: the pixels do not match DATASUM (stated {text}, found {scan.data_sum}); "
+                f"HDU {scan.index}: the data do not match DATASUM (stated {stated[-1]}, found {scan.data_sum}); "
                 "fetch the file again",
                 scan.data_sum,
-                float(text),
+                float(stated[-1]),
             )
         )
     whole = scan.header.get("CHECKSUM")
@@ -232,6 +306,16 @@ def _judge_sums(scan: HduScan) -> list[Problem]:
     return found
 
 
+def _stated_sums(header: HeaderCards, found: int) -> list[int]:
+    """Return what DATASUM states; only where the first card does not fit are its repetitions looked for."""
+    first = str(header.get("DATASUM", "")).strip()
+    if first == str(found):
+        return [found]
+    texts = [str(value).strip() for value in header.all_values("DATASUM")] if "DATASUM" in header else []
+    return [int(text) for text in texts if _SUM.fullmatch(text)]
+
+
+_SUM = re.compile(r"[0-9]{1,10}")
 _FORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])")
 _WIDTHS = {"L": 1, "B": 1, "A": 1, "I": 2, "J": 4, "E": 4, "K": 8, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 

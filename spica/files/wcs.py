@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
 from spica.files.header import CardValue, HeaderCards, cards_from_text, make_cards
+from spica.files.tangent import tangent_wcs
 from spica.model.errors import DataError
 
 _WCS_KEYWORD = re.compile(
@@ -27,17 +30,18 @@ class WcsError(DataError):
 
 def wcs_keyword_cards(cards: HeaderCards) -> HeaderCards:
     """Return only the cards of the primary world coordinate system, without look-up tables and alternates."""
-    kept: list[tuple[str, CardValue, str]] = []
-    for card in cards.parsed():
-        if _WCS_KEYWORD.match(card.keyword) and card.value is not None:
-            kept.append((card.keyword, card.value, ""))
-    return make_cards(kept)
+    return make_cards([(c.keyword, c.value, "") for c in cards.parsed(_is_wcs_keyword) if c.value is not None])
+
+
+@lru_cache(maxsize=4096)
+def _is_wcs_keyword(keyword: str) -> bool:
+    return _WCS_KEYWORD.match(keyword) is not None
 
 
 def has_wcs(cards: HeaderCards) -> bool:
     """Whether the header states equatorial axes and reference values; says nothing about their quality."""
     first = str(cards.get("CTYPE1") or "").strip().upper()
-    return first[:3] in {"RA", "RA-", "DEC"} and {"CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2"} <= set(cards)
+    return first[:3] in {"RA", "RA-", "DEC"} and all(k in cards for k in ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2"))
 
 
 def _checked_header(cards: HeaderCards) -> fits.Header:
@@ -151,6 +155,33 @@ def footprint_polygon(wcs: WCS, shape: tuple[int, int], points_per_side: int = 1
     if not np.isfinite(sky).all():
         raise WcsError("an edge of the image lies outside the projected sky; solve the exposure without its header WCS")
     return sky
+
+
+@dataclass(frozen=True)
+class SkyPlace:
+    """Where an image lies: (RA, Dec) of its outer corners, as `footprint_polygon`; pixel scale, and both its sides."""
+
+    polygon_deg: tuple[tuple[float, float], ...]
+    pixel_scale_arcsec: float
+    sides_arcsec: tuple[float, float]
+
+
+def place_on_sky(cards: HeaderCards, shape: tuple[int, int]) -> SkyPlace:
+    """Return the place of an image (ny, nx) with these WCS cards (`wcs_keyword_cards`), 0.05 ms where they are plain.
+
+    Raises
+    ------
+    WcsError
+        As `read_wcs` and `footprint_polygon`, which look at all that is not plain.
+    """
+    plain = tangent_wcs(cards)
+    if plain is not None:
+        return SkyPlace(plain.corners(shape), plain.pixel_scale_arcsec, plain.sides_arcsec)
+    wcs = read_wcs(cards)
+    corners = footprint_polygon(wcs, shape)
+    x_side, y_side = np.hypot(*np.asarray(wcs.pixel_scale_matrix, dtype=float)) * 3600.0
+    polygon = tuple((float(ra), float(dec)) for ra, dec in corners)
+    return SkyPlace(polygon, pixel_scale_arcsec(wcs), (float(x_side), float(y_side)))
 
 
 def _as_ra_dec(wcs: WCS, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -22,25 +22,43 @@ from spica.model.errors import DataError
 T = TypeVar("T")
 
 
+_AS_IT_IS = frozenset({str, int, bool, type(None)})
+
+
+@functools.cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
+
+
 def to_json(value: Any) -> Any:
     """Return plain lists, dicts, numbers and strings for a dataclass (recursively); NaN becomes None."""
+    kind = type(value)
+    if kind in _AS_IT_IS:
+        return value
     if isinstance(value, enum.Enum):
         return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [v if type(v) in _AS_IT_IS else to_json(v) for v in value]
+    if dataclasses.is_dataclass(kind):
+        return {n: v if type(v := getattr(value, n)) in _AS_IT_IS else to_json(v) for n in _names(kind)}
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(v) for v in value]
-    if value is None or isinstance(value, bool | int | str):
+    return _number(value)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | int | str):
         return value
     number = float(value)  # float and numpy scalars
     return number if math.isfinite(number) else None
 
 
+_FORM = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces; equal values give equal text."""
-    return json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _FORM.encode(to_json(value))
 
 
 def canonical_sha256(value: Any) -> str:

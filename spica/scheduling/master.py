@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from spica.db.calibration import BY_FILTER, Master, find_masters, known_masters, register_master
+from spica.db.calibration import BY_FILTER, Master, find_masters, has_masters, known_masters, register_master
 from spica.db.engine import Database
 from spica.db.file import know_file, know_location
 from spica.db.node import know_node
@@ -18,16 +18,17 @@ from spica.db.product import current_products
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import ImageRow
 from spica.files.checksum import sha256_file
+from spica.files.header import HeaderCards
 from spica.files.scan import read_headers
 from spica.files.slug import slug
 from spica.files.workspace import Workspace
-from spica.instruments.base import ExposureFacts
-from spica.instruments.registry import load_instruments, translate
+from spica.instruments.facts import ExposureFacts
+from spica.instruments.registry import Registry, load_instruments, translate
 from spica.model.association import Mode
 from spica.model.calibration import MasterKind, Validity, Wanted
 from spica.model.errors import DataError, NothingToDoError, UsageError
 from spica.model.image import FileKind, FrameType, ImageKind, ImageState
-from spica.model.job import FileRef, Input, JobKind, item_of_image
+from spica.model.job import FileRef, Input, JobKind, item_of_file, item_of_image
 from spica.model.product import Role
 from spica.model.recipe import Recipe
 from spica.model.record import canonical_sha256, to_json
@@ -103,6 +104,27 @@ def wanted_of(facts: ExposureFacts) -> Wanted:
 def master_inputs(masters: dict[MasterKind, Master], item: str | None) -> tuple[Input, ...]:
     """Return masters as inputs of a job: the role of each is its kind."""
     return tuple(Input(kind.value, item, master.file) for kind, master in sorted(masters.items()))
+
+
+def attach_masters(
+    session: Session, registry: Registry, exposures: Mapping[int, tuple[Sequence[HeaderCards], str]]
+) -> dict[int, list[Input]]:
+    """Return the masters that exposures get, as inputs of their assessment by the number of their file.
+
+    `exposures` gives headers and name of each file. What cannot be translated gets none: its assessment says why.
+    """
+    if not has_masters(session):
+        return {}
+    found: dict[int, list[Input]] = {}
+    for file_id, (headers, name) in exposures.items():
+        try:
+            facts = translate(registry.recognise(headers, name), headers, name)
+        except DataError:
+            continue
+        if facts.frame_type == "science":
+            masters = find_masters(session, wanted_of(facts))
+            found[file_id] = list(master_inputs(masters, item_of_file(file_id)))
+    return found
 
 
 # Masters that come as they are ----------------------------------------------------------------------------------------

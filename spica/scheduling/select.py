@@ -17,6 +17,7 @@ from spica.db.product import current_products
 from spica.db.selection import Judged, association_filter, judge, record_selection
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import ImageRow, MeasureRow
+from spica.db.tables.product import ProductRow
 from spica.files.slug import slug
 from spica.files.workspace import Workspace
 from spica.model.association import Association, Circle, Mode, Split
@@ -299,20 +300,37 @@ ROLES = (Role.FACTS, Role.CATALOGUE, Role.WEIGHT)
 
 
 def read_members(session: Session, association: Association) -> tuple[Member, ...]:
-    """Return the exposures of an association with the files that its jobs read."""
+    """Return the exposures of an association with the files that its jobs read.
+
+    The pixels of a raw exposure are read from the detrended file that its assessment made.
+    """
     ids = list(association.image_ids)
+    detrended = _detrended(session, ids)
     files = current_products(session, ids, [r.value for r in ROLES])
     rows = {i.id: (i, f) for i, f in session.execute(_pixels(ids))}
     seeing = dict(_seeing(session, ids))
     members = []
     for candidate in pinned(session, ids):
         image, pixels = rows[candidate.image_id]
-        given = {Role.EXPOSURE.value: _ref(pixels)}
+        given = {Role.EXPOSURE.value: _ref(detrended.get(image.id, pixels))}
         given |= {r.value: _ref(files[image.id, r.value]) for r in ROLES if (image.id, r.value) in files}
         members.append(
             Member(image.id, image.name, candidate.sha256, candidate.quality_id, seeing.get(image.id), given)
         )
     return tuple(members)
+
+
+def _detrended(session: Session, ids: Sequence[int]) -> dict[int, FileRow]:
+    """Return the detrended files of images, each of the attempt whose facts sheet counts: the sheet describes it."""
+    query = (
+        select(ProductRow.image_id, ProductRow.attempt_id, ProductRow.role, FileRow)
+        .join(FileRow, FileRow.id == ProductRow.file_id)
+        .where(ProductRow.image_id.in_(ids), ProductRow.role.in_((Role.FACTS.value, Role.DETRENDED.value)))
+        .order_by(ProductRow.attempt_id)
+    )
+    rows = [(i, attempt, role, file) for i, attempt, role, file in session.execute(query) if i is not None]
+    newest = {i: attempt for i, attempt, role, _ in rows if role == Role.FACTS}
+    return {i: file for i, attempt, role, file in rows if role == Role.DETRENDED and attempt == newest.get(i)}
 
 
 def _pixels(ids: Sequence[int]) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spica.files.checksum import write_atomic
 from spica.files.header import HeaderCards
-from spica.instruments.base import AmplifierFacts, DetectorFacts, ExposureFacts, Instrument, PixelSection
+from spica.instruments.base import Instrument
+from spica.instruments.facts import AmplifierFacts, DetectorFacts, ExposureFacts, PixelSection
 from spica.model.grade import GradeLimits
 from spica.model.image import DetectorRecord, ExposureRecord, FrameType, ImageState, PositionSource
 from spica.model.record import canonical, from_json
@@ -52,11 +53,25 @@ class AmplifierSheet:
     overscan: Section | None
     target: Section | None
     gain_e_per_adu: float | None
+    read_noise_e: float | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class MapSheet:
+    """A unit of the exposure's own file that holds a map of a detector; kind `weight`, `error` or `dq`."""
+
+    kind: str
+    hdu: int
 
 
 @dataclass(frozen=True)
 class DetectorSheet:
-    """One detector: how to read its pixels, and the first guess of its WCS as header cards (FITS pixels)."""
+    """One detector: how to read its pixels, and the first guess of its WCS as header cards (FITS pixels).
+
+    Of a prepared exposure `hdu` is the unit of the detrended file, and there are no sections, amplifiers, planes or
+    maps any more.
+    """
 
     index: int
     hdu: int
@@ -72,6 +87,13 @@ class DetectorSheet:
     data: Section | None
     overscan: Section | None
     amplifiers: tuple[AmplifierSheet, ...]
+    maps: tuple[MapSheet, ...] = ()
+    planes: str = ""
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether its pixels are no image of the sky yet: overscan, amplifiers or planes are still in them."""
+        return bool(self.overscan or self.amplifiers or self.planes)
 
     @property
     def cards(self) -> HeaderCards:
@@ -91,6 +113,7 @@ class FactsSheet:
     nominal_zero_point_mag: float | None
     reference_band: str | None
     grade_limits: tuple[GradeLimits, ...]
+    dq_bits: int = 0xFFFFFFFF
 
 
 def make_sheet(item: str, name: str, facts: ExposureFacts, instrument: Instrument) -> FactsSheet:
@@ -105,6 +128,7 @@ def make_sheet(item: str, name: str, facts: ExposureFacts, instrument: Instrumen
         nominal_zero_point_mag=instrument.zero_point_mag(filter_name),
         reference_band=instrument.reference_band(filter_name),
         grade_limits=grade_limits(instrument, filter_name),
+        dq_bits=instrument.dq_bits,
     )
 
 
@@ -156,11 +180,18 @@ def _section(s: PixelSection | None) -> Section | None:
 
 def _amplifier(a: AmplifierFacts) -> AmplifierSheet:
     return AmplifierSheet(
-        a.hdu, _section(a.data_section), _section(a.overscan_section), _section(a.target_section), a.gain_e_per_adu
+        hdu=a.hdu,
+        data=_section(a.data_section),
+        overscan=_section(a.overscan_section),
+        target=_section(a.target_section),
+        gain_e_per_adu=a.gain_e_per_adu,
+        read_noise_e=a.read_noise_e,
+        name=a.name,
     )
 
 
 def _detector_sheet(d: DetectorFacts) -> DetectorSheet:
+    d = _single(d)
     return DetectorSheet(
         index=d.index,
         hdu=d.hdu,
@@ -176,7 +207,23 @@ def _detector_sheet(d: DetectorFacts) -> DetectorSheet:
         data=_section(d.data_section),
         overscan=_section(d.overscan_section),
         amplifiers=tuple(_amplifier(a) for a in d.amplifiers),
+        maps=tuple(MapSheet(m.kind, m.hdu) for m in d.maps),
+        planes=d.planes,
     )
+
+
+def _single(d: DetectorFacts) -> DetectorFacts:
+    """Return a detector of one amplifier that only needs a section cut as the plain detector it is."""
+    if len(d.amplifiers) != 1:
+        return d
+    (only,) = d.amplifiers
+    part, target = only.data_section, only.target_section
+    turned = [s for s in (part, target) if s is not None and (s.flip_x or s.flip_y)]
+    if only.overscan_section is not None or turned:
+        return d
+    if part is not None and (part.y_stop - part.y_start, part.x_stop - part.x_start) != d.shape:
+        part = None
+    return replace(d, data_section=None if only.shape == d.shape else part, amplifiers=())
 
 
 def grade_limits(instrument: Instrument, filter_name: str) -> tuple[GradeLimits, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spica.files.mef import ImageHdu, MefFile, open_mef
 from spica.model.errors import DataError
-from spica.steps.facts import AmplifierSheet, DetectorSheet, FactsSheet, Section
+from spica.steps.facts import DetectorSheet, FactsSheet
 
 WEIGHT_STEP = 1.0 / 1000.0
 """Weight maps are stored as 16-bit integers in steps of a thousandth of their median."""
@@ -47,8 +47,6 @@ class LazyPixels:
         return data if self.factor == 1.0 else data * np.float32(self.factor)
 
     def _window(self, top: int, bottom: int, left: int, right: int) -> NDArray[np.float32]:
-        if self.sheet is not None and self.sheet.amplifiers:
-            return assemble(self.mef, self.sheet)[top:bottom, left:right]
         part = self.sheet.data if self.sheet is not None else None
         y0, x0 = (part.y_start, part.x_start) if part is not None else (0, 0)
         return self.mef.read_pixels(self.hdu, (slice(y0 + top, y0 + bottom), slice(x0 + left, x0 + right)))
@@ -58,36 +56,15 @@ class LazyPixels:
         return self[0 : self.shape[0]]
 
 
-def assemble(mef: MefFile, sheet: DetectorSheet) -> NDArray[np.float32]:
-    """Put the amplifiers of a detector together: overscan subtracted (median of each row), gains made equal.
-
-    The result has the gain of the sheet (1 e/ADU where that is unknown); pixels that no amplifier covers are NaN.
-    """
-    out = np.full((sheet.n_y, sheet.n_x), np.nan, np.float32)
-    for amplifier in sheet.amplifiers:
-        data = _read_section(mef, amplifier, amplifier.data)
-        if amplifier.overscan is not None:
-            data = data - np.median(_read_section(mef, amplifier, amplifier.overscan), axis=1, keepdims=True)
-        data *= (amplifier.gain_e_per_adu or 1.0) / (sheet.gain_e_per_adu or 1.0)
-        target = amplifier.target
-        if target is None:
-            raise DataError(f"amplifier in HDU {amplifier.hdu} has no place in its detector; add DETSEC to the profile")
-        flipped = data[:: -1 if target.flip_y else 1, :: -1 if target.flip_x else 1]
-        out[target.y_start : target.y_stop, target.x_start : target.x_stop] = flipped
-    return out
-
-
-def _read_section(mef: MefFile, amplifier: AmplifierSheet, section: Section | None) -> NDArray[np.float32]:
-    if section is None:
-        return mef.read_pixels(amplifier.hdu)
-    rows, columns = slice(section.y_start, section.y_stop), slice(section.x_start, section.x_stop)
-    data = mef.read_pixels(amplifier.hdu, (rows, columns))
-    return data[:: -1 if section.flip_y else 1, :: -1 if section.flip_x else 1]
-
-
 @contextmanager
 def open_exposure(path: Path, sheet: FactsSheet) -> Iterator[list[LazyPixels]]:
-    """Open the detectors of an exposure in the order of its sheet."""
+    """Open the detectors of an exposure in the order of its sheet.
+
+    Raises DataError where a detector is raw: its sky image is in the file that the assessment prepared.
+    """
+    raw = [d.name for d in sheet.detectors if d.is_raw]
+    if raw:
+        raise DataError(f"detector {raw[0]} of {path.name} is raw; open the detrended file of its assessment instead")
     mef = open_mef(path)
     try:
         yield [LazyPixels(mef, mef.image(d.hdu), d) for d in sheet.detectors]

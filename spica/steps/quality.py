@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from spica.algorithms.quality import (
     aggregate_quality,
     assess_detector,
 )
+from spica.algorithms.weight import saturation_mask
 from spica.files.catalogue import to_sextractor
 from spica.files.checksum import write_atomic
 from spica.files.header import HeaderCards, make_cards
@@ -39,6 +40,7 @@ from spica.steps.base import Step, StepContext
 from spica.steps.facts import DetectorSheet, FactsSheet, detection_apertures
 from spica.steps.made import MadeStack, read_made
 from spica.steps.pixels import LazyPixels, open_exposure, pack_weight
+from spica.steps.prepare import Prepared, Weighting, open_weighting
 from spica.steps.verify import Verified
 
 PREVIEW_PIX = 1100
@@ -61,22 +63,25 @@ def parameters_of(context: StepContext, sheet: FactsSheet) -> QualityParameters:
     )
 
 
-def assess_exposure(context: StepContext, verified: Verified) -> None:
+def assess_exposure(context: StepContext, prepared: Prepared) -> None:
     """Measure all detectors of one exposure; write weight, catalogue, preview and plots; record measures and grade."""
+    verified, raw = prepared.verified, prepared.raw
     sheet = verified.sheet
     parameters, mosaic = parameters_of(context, sheet), plan_mosaic(sheet)
     with (
         open_exposure(verified.path, sheet) as detectors,
+        open_weighting(context, verified.item, raw.path, raw.sheet, prepared.masters) as weighting,
         ThreadPoolExecutor(context.recipe.resources.threads) as pool,
     ):
-        found = list(pool.map(lambda d: _assess(d, sheet, parameters, mosaic.factor), detectors))
+        orders = range(len(detectors))
+        found = list(pool.map(lambda i: _assess(detectors[i], weighting(i), sheet, parameters, mosaic.factor), orders))
     assessed = [quality for quality, _ in found]
     write_exposure_products(context, verified, mosaic.tiles([reduced for _, reduced in found]), assessed)
     record_exposure_quality(context, verified, assessed)
 
 
 def _assess(
-    pixels: LazyPixels, sheet: FactsSheet, parameters: QualityParameters, factor: int
+    pixels: LazyPixels, given: Weighting, sheet: FactsSheet, parameters: QualityParameters, factor: int
 ) -> tuple[DetectorQuality, NDArray[np.float32]]:
     """Return the quality of a detector and its picture, reduced by a factor."""
     d, exposure = pixels.sheet, sheet.exposure
@@ -91,10 +96,31 @@ def _assess(
         read_noise_e=d.read_noise_e,
         saturation_adu=d.saturation_adu,
         pixel_scale_arcsec=d.pixel_scale_arcsec,
+        bad_pixels=given.bad_pixels,
+        flat=given.flat,
+        weight=given.weight,
         zero_point_mag=sheet.nominal_zero_point_mag,
         parameters=parameters,
     )
+    if given.weight is not None:
+        quality = _as_exposure(quality, data, d.saturation_adu, parameters)
     return quality, reduce_blocks(row_strips(data, factor), factor)
+
+
+def _as_exposure(
+    quality: DetectorQuality, data: NDArray[np.float32], saturation_adu: float | None, p: QualityParameters
+) -> DetectorQuality:
+    """Return a quality whose weight began as a given map with the weight of an exposure.
+
+    Cosmic rays, trails and bad columns are 0 in it already; saturated pixels become so, and the median 1.
+    """
+    weight = quality.weight
+    if saturation_adu is not None:
+        weight[saturation_mask(data, saturation_adu, p.saturation_grow_pix)] = 0.0
+    used = weight[weight > 0]
+    if used.size:
+        weight /= np.float32(np.median(used[:: max(1, used.size // 500_000)]))
+    return replace(quality, weight=weight, masked_fraction=float(1.0 - used.size / weight.size))
 
 
 def write_exposure_products(

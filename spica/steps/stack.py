@@ -141,7 +141,7 @@ def choose_grid(context: StepContext, members: Sequence[Member]) -> Frame:
         ]
         return choose_frame(polygons, scale, max_pixels=recipe.max_frame_px)
     except FrameTooLargeError as error:
-        raise RecipeError(str(error)) from error
+        raise RecipeError(f"{error} (recipe [stack] max_frame_px)") from error
 
 
 @contextmanager

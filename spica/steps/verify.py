@@ -9,8 +9,9 @@ from pathlib import Path
 from spica.files.checksum import write_atomic
 from spica.files.header import HeaderCards, pack_headers
 from spica.files.slug import short_name, slug
-from spica.files.verify import FileReport, verify_file
-from spica.files.wcs import WcsError
+from spica.files.verify import CHECKSUM_CODES, FileLimits, FileReport, Problem, verify_file
+from spica.files.wcs import WcsError, place_on_sky, wcs_keyword_cards
+from spica.instruments.base import Instrument
 from spica.instruments.registry import Registry, load_instruments
 from spica.instruments.translate import translate
 from spica.model.errors import DataError
@@ -18,7 +19,7 @@ from spica.model.image import ExposureRecord, FrameType, ImageState, normalise_o
 from spica.model.job import Reason, ResolvedInput
 from spica.model.product import Role
 from spica.steps.base import StepContext
-from spica.steps.facts import FactsSheet, make_sheet, write_sheet
+from spica.steps.facts import DetectorSheet, FactsSheet, make_sheet, write_sheet
 
 
 @dataclass
@@ -46,33 +47,101 @@ def verify_exposure(context: StepContext, given: ResolvedInput, registry: Regist
     """Verify one file, write its facts and headers, and record it; None where nothing is to be assessed."""
     item, path = str(given.item), Path(given.path)
     name = slug(short_name(given.file.name))
-    report = verify_file(path)
-    if report.kind != "image" and not _is_broken(report, given.file.name):
-        reason = Reason("no_image", f"{given.file.name} holds no image ({report.kind})")
+    report = verify_file(path, limits_of(context), sums="warn")
+    instrument = registry.recognise(report.headers, given.file.name) if report.kind == "image" else None
+    problems, warnings = judge_checksums(report, checksum_rule(context, instrument))
+    if problems:
+        _reject(context, item, name, tuple(_reason(p) for p in problems))
+        return None
+    if instrument is None:
+        told = "".join(f"; {w.text}" for w in warnings)
+        reason = Reason("no_image", f"{given.file.name} holds no image, it is {report.what}; it is passed over{told}")
         context.record(ExposureRecord(item, name, None, (reason,)))
         context.ignored(item, reason)
         return None
-    problems = tuple(Reason(p.code, p.text, p.value, p.limit) for p in report.problems)
-    if problems:
-        _reject(context, item, name, problems)
-        return None
     try:
-        sheet = _translate(item, name, report.headers, registry, given.file.name)
+        sheet = make_sheet(item, name, translate(instrument, report.headers, given.file.name), instrument)
     except (DataError, WcsError) as error:
         _reject(context, item, name, (Reason(_code(error), str(error)),), report.headers)
         return None
-    return _register(context, item, name, path, _with_alias(context, sheet), report)
+    reasons = (*judge_wcs(report.headers, sheet, instrument), *(_reason(p) for p in warnings))
+    return _register(context, item, name, path, _with_alias(context, sheet), report, _in_one_line(reasons))
 
 
-def _is_broken(report: FileReport, file_name: str) -> bool:
-    """Tell a damaged FITS file, which is rejected, from a file of another kind, which is ignored."""
-    claims = Path(file_name).name.lower().removesuffix(".gz").removesuffix(".bz2").removesuffix(".fz")
-    return bool(report.problems) and claims.endswith((".fits", ".fit", ".fts"))
+def _in_one_line(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Fold several warnings into one: the code and number of the first, the sentences of all."""
+    if len(reasons) < 2:
+        return reasons
+    return (Reason(reasons[0].code, "; ".join(r.text for r in reasons), reasons[0].value, reasons[0].limit),)
+
+
+def limits_of(context: StepContext) -> FileLimits:
+    """Return what a file may claim, as the workspace says; it came frozen with the request."""
+    limits = context.request.facts.get("limits")
+    return FileLimits(**{str(k): int(v) for k, v in limits.items()}) if isinstance(limits, dict) else FileLimits()
+
+
+def checksum_rule(context: StepContext, instrument: Instrument | None) -> str:
+    """Return `require`, `warn` or `ignore`: the recipe's word, else that of the instrument's profile."""
+    said = context.recipe.verify.checksums
+    if said != "profile":
+        return said
+    return "require" if instrument is None else instrument.checksums
+
+
+def judge_checksums(report: FileReport, rule: str) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """Return problems and warnings of a report made with `sums="warn"`, checksums judged by the rule."""
+    sums = tuple(w for w in report.warnings if w.code in CHECKSUM_CODES)
+    others = tuple(w for w in report.warnings if w.code not in CHECKSUM_CODES)
+    if rule == "require":
+        return (*report.problems, *sums), others
+    return report.problems, ((*sums, *others) if rule == "warn" else others)
+
+
+def judge_wcs(headers: tuple[HeaderCards, ...], sheet: FactsSheet, instrument: Instrument) -> tuple[Reason, ...]:
+    """Return one warning `bad_wcs` where detectors state celestial coordinates that cannot be used; value: how many."""
+    if not instrument.detectors.use_wcs:
+        return ()
+    found = []
+    for detector in sheet.detectors:
+        cards = wcs_keyword_cards(headers[detector.hdu])
+        if detector.has_header_wcs or not _states_sky(cards):
+            continue
+        trouble = _trouble_of_wcs(cards, detector)
+        if trouble:
+            found.append(f"detector {detector.name}: {trouble}")
+    if not found:
+        return ()
+    more = f" (and {len(found) - 1} more detectors)" if len(found) > 1 else ""
+    return (Reason("bad_wcs", f"{found[0]}{more}; the pointing serves instead", len(found)),)
+
+
+def _states_sky(cards: HeaderCards) -> bool:
+    return any(str(cards.get(f"CTYPE{axis}") or "").strip().upper()[:2] in {"RA", "DE"} for axis in (1, 2))
+
+
+def _trouble_of_wcs(cards: HeaderCards, detector: DetectorSheet) -> str:
+    """Return why a WCS did not serve; nothing where the detector's read-outs are turned against its unit's pixels."""
+    missing = [k for k in ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2") if cards.get(k) is None]
+    if missing:
+        return f"the header's WCS lacks {' '.join(missing)}"
+    try:
+        place = place_on_sky(cards, (detector.n_y, detector.n_x))
+    except WcsError as error:
+        return str(error).partition(";")[0]
+    if detector.amplifiers or detector.pixel_scale_arcsec is None:
+        return ""
+    (x, y), stated = place.sides_arcsec, detector.pixel_scale_arcsec
+    return f"pixels of {x:.4g} by {y:.4g} arcsec in the header's WCS do not fit the camera's of {stated:.4g}"
 
 
 def _code(error: Exception) -> str:
     fact = getattr(error, "fact", None)
     return f"missing_{slug(str(fact))}" if fact else "header"
+
+
+def _reason(problem: Problem) -> Reason:
+    return Reason(problem.code, problem.text, problem.value, problem.limit)
 
 
 def _reject(
@@ -88,13 +157,6 @@ def _reject(
     context.left_out(item, reasons[0])
 
 
-def _translate(
-    item: str, name: str, headers: tuple[HeaderCards, ...], registry: Registry, file_name: str
-) -> FactsSheet:
-    instrument = registry.recognise(headers, file_name)
-    return make_sheet(item, name, translate(instrument, headers, file_name), instrument)
-
-
 def _with_alias(context: StepContext, sheet: FactsSheet) -> FactsSheet:
     """Name the object as the survey's alias table does; the header's own spelling stays in `object_raw`."""
     aliases = context.request.facts.get("aliases")
@@ -106,7 +168,13 @@ def _with_alias(context: StepContext, sheet: FactsSheet) -> FactsSheet:
 
 
 def _register(
-    context: StepContext, item: str, name: str, path: Path, sheet: FactsSheet, report: FileReport
+    context: StepContext,
+    item: str,
+    name: str,
+    path: Path,
+    sheet: FactsSheet,
+    report: FileReport,
+    warnings: tuple[Reason, ...],
 ) -> Verified | None:
     stem = f"{name}-{item.replace(':', '')}"
     _write_headers(context, item, name, report.headers)
@@ -114,7 +182,6 @@ def _register(
     write_sheet(facts, sheet)
     context.add_product(Role.FACTS, facts, item=item)
     context.record(sheet.exposure)
-    warnings = tuple(Reason(p.code, p.text, p.value, p.limit) for p in report.warnings)
     if sheet.exposure.frame_type is not FrameType.SCIENCE:
         frame = sheet.exposure.frame_type.value
         context.ignored(item, Reason("calibration_frame", f"{frame} frame: registered, not assessed as science"))

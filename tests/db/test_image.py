@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
-from spica.db.image import find_image, near_names, plan_image, record_exposure, record_state, replace_footprint
+from spica.db.context import PlacedProduct
+from spica.db.image import (
+    find_image,
+    near_names,
+    plan_image,
+    record_exposure,
+    record_exposures,
+    record_state,
+    replace_footprint,
+)
 from spica.db.tables.file import FileRow
-from spica.db.tables.image import DetectorRow, ImageReasonRow, ImageRow, MeasureRow
+from spica.db.tables.image import DetectorRow, HeaderRow, ImageReasonRow, ImageRow, MeasureRow, SkyRangeRow
 from spica.model.association import Mode
-from spica.model.image import ExposureRecord, FileKind, FrameType, ImageKind, ImageState, PositionSource
+from spica.model.errors import DataError
+from spica.model.image import (
+    DetectorRecord,
+    ExposureRecord,
+    FileKind,
+    FrameType,
+    ImageKind,
+    ImageState,
+    PositionSource,
+)
 from spica.model.job import Reason
-from spica.model.product import ImageStateRecord
+from spica.model.product import ImageStateRecord, Role
 
 
 def _count(session: Session, table: Any) -> int:
@@ -112,3 +132,114 @@ def test_a_planned_stack_takes_what_its_members_share(world: Any, session: Sessi
     assert row.exptime_s == 180.0
     assert min(row.ra_deg, 360 - row.ra_deg) == pytest.approx(0.0, abs=1e-9)
     assert row.dec_deg == pytest.approx(10.0, abs=1e-5)
+
+
+def _exposures(world: Any, session: Session, names: list[str]) -> list[ExposureRecord]:
+    """Return one record a name; fields of two detectors, each at a place of its own."""
+    records = []
+    for k, name in enumerate(names):
+        ra = (359.9 + 0.3 * k) % 360.0
+        corners = [((ra + x) % 360.0, 5.0 + y) for x, y in ((0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.0, 0.1))]
+        detectors = tuple(
+            DetectorRecord(i, i + 1, f"ccd{i:02d}", 400, 300, gain, None, 6e4, 0.9, tuple(corners) if i == 0 else None)
+            for i, gain in enumerate((1.5, None))
+        )
+        item = f"file:{world.file(session, name=f'{name}.fits').id}"
+        facts = {"object": "M 31", "filter": "r", "night": "2026-09-06", "mjd": 61290.0 + k, "exptime_s": 30.0}
+        records.append(
+            ExposureRecord(item, name, ImageState.REGISTERED, ra_deg=ra, dec_deg=5.0, detectors=detectors, **facts)
+        )
+    return records
+
+
+def _all_rows(session: Session) -> list[tuple[object, ...]]:
+    """Return what the tables hold of images, by name, without surrogate keys and times."""
+    rows: list[tuple[object, ...]] = []
+    for table in (ImageRow, DetectorRow, MeasureRow, SkyRangeRow, HeaderRow, ImageReasonRow):
+        keys = [c for c in table.__table__.columns if c.name not in {"id", "image_id", "file_id", "created_at", "at"}]
+        name = ImageRow.name if table is not ImageRow else ImageRow.id - ImageRow.id
+        query = select(name, *keys)
+        if table is not ImageRow:
+            query = query.join(ImageRow, ImageRow.id == table.__table__.c.image_id)
+        rows += [(table.__tablename__, *row) for row in session.execute(query)]
+    return sorted(rows, key=repr)
+
+
+def test_a_batch_writes_what_one_by_one_writes(world: Any, make_database: Any, tmp_path: Path) -> None:
+    """Rejected and calibration frames, files without an image and packed headers among them."""
+    found = []
+    for batched in (True, False):
+        with make_database().begin() as session:
+            context = world.attempt(session)
+            records = _exposures(world, session, ["a", "b", "c", "d", "e"])
+            records[1] = dataclasses.replace(
+                records[1], state=ImageState.REJECTED, reasons=(Reason("bad", "text", 1.5, 2), Reason("worse", "t"))
+            )
+            records[2] = dataclasses.replace(records[2], frame_type=FrameType.FLAT, ra_deg=None, dec_deg=None)
+            records[3] = dataclasses.replace(records[3], state=None)
+            products = []
+            for r in records[:3]:
+                path = tmp_path / f"{r.name}.headers"
+                path.write_bytes(b"SPH" + r.name.encode())
+                products.append(PlacedProduct(Role.HEADERS, r.item, None, 1, path))
+            context = dataclasses.replace(context, products=tuple(products))
+            if batched:
+                record_exposures(session, records, context)
+            else:
+                for r in records:
+                    record_exposure(session, r, context)
+            kinds = session.scalars(select(FileRow.kind).order_by(FileRow.id)).all()
+            found.append((_all_rows(session), kinds, sorted(context.images)))
+            assert len(context.images) == 4
+    assert found[0] == found[1]
+    counts = Counter(row[0] for row in found[0][0])
+    assert counts["sky_range"] > 4
+    assert (counts["image"], counts["detector"], counts["measure"]) == (4, 8, 4)
+    assert (counts["header"], counts["image_reason"]) == (3, 2)
+    assert found[0][1][2:4] == [FileKind.CALIBRATION, FileKind.IGNORED]
+
+
+def test_within_a_batch_names_are_kept_apart_and_contents_known(world: Any, session: Session) -> None:
+    """Two contents of one name, one content twice, one that was known before: four records, three images."""
+    context = world.attempt(session)
+    known = world.exposure(session, context, "x")
+    one, two = _exposures(world, session, ["x", "y"])
+    two = dataclasses.replace(two, name="y")
+    three = dataclasses.replace(_exposures(world, session, ["z"])[0], name="y")
+    old = dataclasses.replace(one, item=f"file:{session.get_one(ImageRow, known).file_id}", name="other")
+    again = dataclasses.replace(two, name="twice")
+    fresh = dataclasses.replace(context, images={})
+    record_exposures(session, [one, two, three, old, again], fresh)
+    names = {item: session.get_one(ImageRow, i).name for item, i in fresh.images.items()}
+    assert len(set(fresh.images.values())) == 4
+    assert names[old.item] == "x"
+    assert names[two.item] == "y"
+    assert names[one.item].startswith("x~")
+    assert names[three.item].startswith("y~")
+    assert _count(session, ImageRow) == 4
+    record_exposures(session, [], fresh)
+    assert _count(session, ImageRow) == 4
+
+
+def test_a_batch_takes_few_statements(world: Any, session: Session) -> None:
+    """Twenty exposures take no more statements than five."""
+    context = world.attempt(session)
+    counts = []
+    for n in (5, 20):
+        records = _exposures(world, session, [f"n{n}x{k}" for k in range(n)])
+        seen: list[str] = []
+
+        def note(_c: Any, _cursor: Any, statement: str, *_rest: Any, seen: list[str] = seen) -> None:
+            seen.append(statement)
+
+        event.listen(session.get_bind(), "before_cursor_execute", note)
+        record_exposures(session, records, context)
+        event.remove(session.get_bind(), "before_cursor_execute", note)
+        counts.append(len(seen))
+    assert counts[0] == counts[1] <= 10
+
+
+def test_an_exposure_of_a_file_that_is_not_known_is_refused(world: Any, session: Session) -> None:
+    context = world.attempt(session)
+    with pytest.raises(DataError, match="ingest the file again"):
+        record_exposure(session, ExposureRecord("file:987654", "ghost", ImageState.REGISTERED), context)

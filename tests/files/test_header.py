@@ -1,8 +1,13 @@
 """Cards: parsing as astropy parses, formatting as the standard wants, and a round trip to the byte."""
 
+import copy
 import gzip
+import lzma
 import math
+import pickle
+import struct
 import warnings
+import zlib
 
 import pytest
 from astropy.io import fits
@@ -151,3 +156,73 @@ def test_cards_from_lines_and_from_one_run_agree():
     header = make_cards([("A", 1, ""), ("B", "x", "")])
     assert cards_from_text("\n".join(card.rstrip() for card in header.cards) + "\nEND\njunk") == header
     assert cards_from_text("".join(header.cards) + "END".ljust(80) + "JUNK") == header
+
+
+TEXTS = st.lists(LATIN, max_size=8).map("".join)
+HOSTILE = st.sampled_from(
+    [
+        "OBJECT  = 'a&'",
+        "CONTINUE  'b&'",
+        "continue  'c'",
+        "object  = 2",
+        "HIERARCH ESO X = 3",
+        "HIERARCH = 4",
+        "COMMENT x",
+    ]
+).map(lambda text: text.ljust(80))
+
+
+@given(st.one_of(TEXTS, st.lists(st.one_of(HOSTILE, LATIN), max_size=8).map("".join)))
+def test_cards_of_one_run_of_text_are_those_of_a_tuple(text):
+    """What is cut, indexed and parsed only when asked for says the same as cards that came one by one."""
+    cards = tuple(text[start : start + 80] for start in range(0, len(text), 80))
+    lazy, eager = HeaderCards.from_text(text), HeaderCards(cards)
+    assert list(lazy) == list(eager)
+    assert len(lazy) == len(eager)
+    for keyword in [*eager, "OBJECT", "object", "ESO X", "COMMENT", "CONTINUE", "NOT THERE"]:
+        assert (keyword in lazy) == (keyword in eager)
+        assert lazy.all_values(keyword) == eager.all_values(keyword)
+        assert lazy.get(keyword, "none") == eager.get(keyword, "none")
+    assert list(lazy.parsed()) == list(eager.parsed())
+    assert lazy.to_bytes() == eager.to_bytes()
+    assert lazy.without(["OBJECT"]) == eager.without(["OBJECT"])
+    assert HeaderCards.from_text(text) == eager
+    assert hash(HeaderCards.from_text(text)) == hash(eager)
+    assert pickle.loads(pickle.dumps(HeaderCards.from_text(text))) == eager
+    assert copy.deepcopy(lazy) == eager
+
+
+def test_headers_that_share_their_keywords_do_not_share_their_values():
+    """The index of keywords is kept from header to header; each keeps values and repetitions of its own."""
+    one, other = (
+        HeaderCards.from_text(make_cards([("EXTNAME", "tile", ""), ("GAIN", g, ""), ("EXTNAME", n, "")]).text)
+        for g, n in ((1.5, "ccd00"), (2.5, "ccd01"))
+    )
+    assert (one["GAIN"], other["GAIN"]) == (1.5, 2.5)
+    assert one.all_values("extname") == ("tile", "ccd00")
+    assert other.all_values("extname") == ("tile", "ccd01")
+    longer = HeaderCards((*one.cards, *format_card("GAIN", 9.0), *format_card("NEW", 1)))
+    assert (longer["GAIN"], longer["NEW"], "NEW" in one) == (1.5, 1, False)
+
+
+def test_text_that_is_cut_short_is_refused():
+    with pytest.raises(ValueError, match="80 characters"):
+        HeaderCards.from_text("OBJECT  = 1")
+    with pytest.raises(ValueError, match="80 characters"):
+        pack_headers([HeaderCards(("OBJECT  = 1",))])
+
+
+def test_headers_packed_by_older_versions_are_read():
+    """Rows packed by LZMA alone stay readable, whatever their length; short headers are packed by zlib today."""
+    header = make_cards([("OBJECT", "M31", ""), ("EXPTIME", 90.0, "s")])
+    raw = struct.pack(">II", 1, len(header.cards)) + header.text.encode("latin-1")
+    assert unpack_headers(b"SPH1" + lzma.compress(raw, preset=1)) == (header,)
+    packed = pack_headers([header])
+    assert packed[:4] == b"SPH2"
+    assert unpack_headers(packed) == (header,)
+    assert pack_headers([header] * 500)[:4] == b"SPH1"
+    for cut in (packed[:-1], packed + b"x", b"SPH3" + packed[4:], b"SPH2" + zlib.compress(raw[:-1])):
+        with pytest.raises(DataError, match="read the header again"):
+            unpack_headers(cut)
+    with pytest.raises(DataError, match="larger"):
+        unpack_headers(b"SPH2" + zlib.compress(bytes(3_000_000)), max_bytes=1_000_000)

@@ -2,6 +2,7 @@
 
 import gzip
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -175,3 +176,36 @@ def test_threads_read_tiles_of_one_file_without_disturbing_each_other(tmp_path: 
             read = list(pool.map(lambda i, mef=mef: mef.read_pixels(f"D{i}"), range(4)))
         for plane, found in zip(planes, read, strict=True):
             np.testing.assert_array_equal(found, plane)
+
+
+def test_images_are_written_one_by_one_with_right_sums(tmp_path):
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def images():
+        nonlocal most
+        for k in range(6):
+            data = np.random.default_rng(k).normal(size=(50, 70)).astype(np.float32)
+            alive.append(weakref.ref(data))
+            most = max(most, sum(reference() is not None for reference in alive))
+            yield ImageToWrite(data, make_cards([("ORDER", k, "")]), f"CCD{k}")
+            del data
+
+    path = tmp_path / "mosaic.fits"
+    write_mef(path, images(), make_cards([("OBJECT", "D3", "")]))
+    assert most <= 2, "the whole mosaic was held"
+    with fits.open(path, checksum=True) as hdus:
+        assert [h.verify_checksum() for h in hdus] == [1] * 7
+        assert [h.verify_datasum() for h in hdus] == [1] * 7
+        assert [h.header["ORDER"] for h in hdus[1:]] == list(range(6))
+        np.testing.assert_array_equal(hdus[4].data, np.random.default_rng(3).normal(size=(50, 70)).astype(np.float32))
+
+
+def test_a_mosaic_that_breaks_off_leaves_no_file(tmp_path):
+    def images():
+        yield ImageToWrite(np.zeros((20, 20), np.float32))
+        raise ValueError("the second detector is gone")
+
+    with pytest.raises(ValueError, match="second detector"):
+        write_mef(tmp_path / "half.fits", images())
+    assert list(tmp_path.iterdir()) == []

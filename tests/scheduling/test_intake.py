@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import func, select
 from spica.db.tables.file import FileRow, LocationRow
 from spica.db.tables.job import JobRow, PlanRow
 from spica.model.errors import TransientError
+from spica.model.image import FileKind
 from spica.model.recipe import read_recipe
 from spica.scheduling import intake
 from spica.scheduling.intake import find_files, take_in
@@ -69,3 +71,61 @@ def test_a_failure_leaves_nothing_half_written(
     with database.read() as session:
         counts = [session.scalar(select(func.count()).select_from(t)) for t in (FileRow, LocationRow, JobRow, PlanRow)]
     assert counts == [0, 0, 0, 0]
+
+
+def _night(workspace: Any, *kinds: str) -> Path:
+    """Write files of one DECam exposure that share their stem: image `i`, weight `w`, quality `d`."""
+    folder: Path = workspace.roots["incoming"] / "decam"
+    folder.mkdir(exist_ok=True)
+    for kind in kinds:
+        (folder / f"c4d_141029_043225_oo{kind}_g_ls9.fits").write_bytes(f"pixels of {kind}".encode())
+    return folder
+
+
+def _inputs(database: Any) -> list[tuple[str, str, str]]:
+    with database.read() as session:
+        requests = [json.loads(text) for text in session.scalars(select(JobRow.request).order_by(JobRow.id))]
+    return [(i["role"], i["item"], i["file"]["name"][18:21]) for r in requests for i in r["inputs"]]
+
+
+def test_maps_go_with_their_image(database: Any, workspace: Any) -> None:
+    folder = _night(workspace, "i", "w", "d")
+    (folder / "c4d_141029_050000_ooi_g_ls9.fits").write_bytes(b"an image without maps")
+    report = take_in(database, workspace, [folder], RECIPE)
+    assert (len(report.new), len(report.known), len(report.maps), report.late) == (2, 0, 2, [])
+    found = _inputs(database)
+    (item,) = {i for role, i, _ in found if role == "weight_map"}
+    assert sorted(i for i in found if i[1] == item) == [
+        ("dq_map", item, "ood"), ("exposure", item, "ooi"), ("weight_map", item, "oow")]  # fmt: skip
+    assert sorted(role for role, _, _ in found) == ["dq_map", "exposure", "exposure", "weight_map"]
+    with database.read() as session:
+        kinds = dict(session.execute(select(FileRow.name, FileRow.kind)).all())
+        places = session.scalar(select(func.count()).select_from(LocationRow))
+    assert kinds["c4d_141029_043225_oow_g_ls9.fits"] == FileKind.CALIBRATION
+    assert places == 4
+    again = take_in(database, workspace, [folder], RECIPE)
+    assert (again.new, len(again.known), again.maps, again.late, again.jobs) == ([], 4, [], [], [])
+
+
+def test_maps_beside_a_named_image_come_along(database: Any, workspace: Any) -> None:
+    folder = _night(workspace, "i", "w")
+    report = take_in(database, workspace, [folder / "c4d_141029_043225_ooi_g_ls9.fits"], RECIPE)
+    assert [p.name for p in report.maps] == ["c4d_141029_043225_oow_g_ls9.fits"]
+    assert [role for role, _, _ in _inputs(database)] == ["exposure", "weight_map"]
+
+
+def test_a_map_that_comes_later_stays_a_file_of_its_own(database: Any, workspace: Any) -> None:
+    folder = _night(workspace, "i")
+    take_in(database, workspace, [folder], RECIPE)
+    _night(workspace, "w")
+    report = take_in(database, workspace, [folder], RECIPE)
+    assert [p.name[18:21] for p in report.new] == ["oow"]
+    assert [(m.name[18:21], i.name[18:21]) for m, i in report.late] == [("oow", "ooi")]
+    assert report.maps == []
+    assert [role for role, _, _ in _inputs(database)] == ["exposure", "exposure"]
+
+
+def test_names_are_maps_only_where_their_image_is(database: Any, workspace: Any) -> None:
+    folder = _night(workspace, "w", "d")
+    report = take_in(database, workspace, [folder], RECIPE)
+    assert (len(report.new), report.maps, report.late) == (2, [], [])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text
 
+from spica.db.product import record_product
 from spica.db.tables.image import ImageRow
 from spica.db.tables.job import JobRow, PlanRow, SelectionMemberRow, SelectionRow
 from spica.db.tables.product import StackInputRow
@@ -14,9 +15,12 @@ from spica.files.slug import slug
 from spica.model.association import Association, Circle, Mode
 from spica.model.errors import NothingToDoError, TransientError, UsageError
 from spica.model.grade import Grade
+from spica.model.image import FileKind
+from spica.model.job import ProductRef
+from spica.model.product import Role
 from spica.model.recipe import read_recipe
 from spica.scheduling import select as module
-from spica.scheduling.select import label_of, schedule, sexagesimal
+from spica.scheduling.select import label_of, read_members, schedule, sexagesimal
 from spica.scheduling.wish import Wish, wish_of
 
 RECIPE = read_recipe([], [])
@@ -207,3 +211,31 @@ def test_a_new_exposure_makes_a_plan_that_replaces_the_made_one(field_world: Any
     with field_world.database.read() as session:
         assert session.get_one(PlanRow, second.plan).supersedes_id == first.plan
     assert len(second.members) == 3
+
+
+def test_the_pixels_of_a_raw_exposure_are_those_of_its_latest_preparation(world: Any) -> None:
+    (plain, raw) = _fill(world, 2)
+
+    def assess(*roles: Role) -> dict[str, str]:
+        made = {}
+        with world.database.begin() as session:
+            context = world.attempt(session)
+            for role in roles:
+                file = world.file(session, FileKind.PRODUCT)
+                made[role.value] = file.sha256
+                product = ProductRef(role.value, file.name, file.sha256, file.size, file.name, item=f"image:{raw}")
+                record_product(session, product, file.id, context)
+            session.execute(text("UPDATE job SET state = 'SUCCEEDED'"))
+        return made
+
+    def pixels() -> list[str]:
+        with world.database.read() as session:
+            members = read_members(session, Association(Mode.SURVEY, "d2", "spicasim", "r", (plain, raw)))
+        assert [m.image_id for m in members] == [plain, raw]
+        return [m.files["exposure"].sha256 == m.sha256 or m.files["exposure"].sha256 for m in members]
+
+    assert pixels() == [True, True]
+    first = assess(Role.FACTS, Role.DETRENDED)
+    assert pixels() == [True, first["detrended"]]
+    assess(Role.FACTS)  # assessed again, nothing to prepare: the facts describe the exposure's own file
+    assert pixels() == [True, True]

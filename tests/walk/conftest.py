@@ -190,6 +190,17 @@ def short_place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def make_walk() -> Callable[[Path, SurveyTruth], Walk]:
+    """Return a maker of walks on new, empty workspaces; whoever makes one closes it."""
+
+    def make(folder: Path, truth: SurveyTruth) -> Walk:
+        subprocess.run([*SPICA, "init", str(folder)], check=True, capture_output=True, env=_environment(), timeout=60)
+        return Walk(folder, truth)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def template(short_place: Path) -> Template:
     """Return a workspace made by `init`, `reference add` and `ingest --wait`, at rest."""
     truth = simulate_survey(short_place / "sky", PARAMETERS, truth_folder=short_place / "truth")

@@ -25,7 +25,8 @@ from spica.steps.pixels import LazyPixels, open_exposure, open_weight
 
 ENOUGH_SOURCES = 5
 """Where our own detection found so many on a detector and source-extractor none, its extraction failed."""
-KEPT_ROLES = (Role.HEADERS, Role.FACTS)
+KEPT_ROLES = (Role.HEADERS, Role.FACTS, Role.DETRENDED)
+KEPT_RECORDS = ("exposure", "calibration_use")
 
 
 def prepare(context: StepContext) -> None:
@@ -36,7 +37,7 @@ def prepare(context: StepContext) -> None:
     for item in [p.item for p in context.products if p.role == Role.CATALOGUE and p.item]:
         sheet = read_sheet(_product(context, Role.FACTS, item))
         with (
-            open_exposure(context.path_of(Role.EXPOSURE, item), sheet) as images,
+            open_exposure(_pixels(context, item), sheet) as images,
             open_weight(_product(context, Role.WEIGHT, item)) as weights,
         ):
             for image, weight in zip(images, weights, strict=True):
@@ -49,6 +50,12 @@ def prepare(context: StepContext) -> None:
 
 def _product(context: StepContext, role: Role, item: str) -> Path:
     return context.folder / next(p.path for p in context.products if p.role == role and p.item == item)
+
+
+def _pixels(context: StepContext, item: str) -> Path:
+    """Return the file that the facts sheet of an item describes: the detrended one where there is one."""
+    made = [p.path for p in context.products if p.role == Role.DETRENDED and p.item == item]
+    return context.folder / made[0] if made else context.path_of(Role.EXPOSURE, item)
 
 
 def _write_inputs(context: StepContext, number: str, sheet: FactsSheet, image: LazyPixels, weight: LazyPixels) -> None:
@@ -123,7 +130,7 @@ def replace_catalogue(context: StepContext, item: str, planes: list[Plane]) -> N
 def _leave_out(context: StepContext, item: str, reason: Reason) -> None:
     """Leave an exposure out as our own assessment does: registered, its state failed, nothing measured."""
     context.products[:] = [p for p in context.products if p.item != item or p.role in KEPT_ROLES]
-    context.records[:] = [r for r in context.records if r.get("item") != item or r.get("type") == "exposure"]
+    context.records[:] = [r for r in context.records if r.get("item") != item or r.get("type") in KEPT_RECORDS]
     context.outcomes[:] = [o for o in context.outcomes if o.item != item]
     context.record(ImageStateRecord(item, ImageState.FAILED, (reason,)))
     context.left_out(item, reason)

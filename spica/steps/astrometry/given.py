@@ -89,7 +89,8 @@ def _gather(item: str, sheet: FactsSheet, parts: list[tuple[HeaderCards, NDArray
 def build_ensemble(given: list[Given], min_snr: float, *, lenient: bool = False) -> Ensemble:
     """Return the ensemble; exposures of one camera with the same detectors share a layout.
 
-    `lenient` lets blended and saturated sources in: with coarse pixels and a bright reference there are few others.
+    Patterns are matched with blended and saturated sources too. `lenient` lets them into the solution as well: with
+    coarse pixels and a bright reference there are few others.
     """
     layouts: dict[str, InstrumentLayout] = {}
     exposures = []
@@ -138,6 +139,7 @@ def _sources(g: Given, configuration: str, min_snr: float, lenient: bool) -> Exp
         flux_adu=t["flux_auto"].astype(float),
         flux_error_adu=t["fluxerr_auto"].astype(float),
         usable=g.clean(CUT_FLAGS if lenient else BAD_FLAGS) & strong,
+        matchable=g.clean(CUT_FLAGS) & strong,
     )
 
 

@@ -81,17 +81,23 @@ def solve_positions(
 
 
 def _solve(context: StepContext, given: list[Given], stars: ReferenceStars) -> AstrometrySolution:
-    """Solve with clean sources; where an exposure is not matched by them, with blended and saturated ones too."""
+    """Solve with clean sources; where an exposure has too few reference stars, with blended and saturated ones too."""
     parameters, min_snr = _parameters(context, given), context.recipe.astrometry.detection_sigma
+    least = parameters.min_stars_per_exposure
     try:
         strict = solve_astrometry(build_ensemble(given, min_snr), stars, parameters)
-        if all(o.outcome != "left_out" for o in strict.exposure_outcomes):
+        if _standing(strict, least) == (len(given), len(given)):
             return strict
         lenient = solve_astrometry(build_ensemble(given, min_snr, lenient=True), stars, parameters)
     except np.linalg.LinAlgError as error:
         text = "the solution is singular: too few stars tie the exposures; lower [astrometry] detection_sigma or degree"
         raise DataError(text) from error
-    return lenient if len(lenient.exposures) > len(strict.exposures) else strict
+    return lenient if _standing(lenient, least) > _standing(strict, least) else strict
+
+
+def _standing(solution: AstrometrySolution, least: int) -> tuple[int, int]:
+    """Return how many exposures are solved, and how many of them hold to enough reference stars of their own."""
+    return len(solution.exposures), sum(m.n_reference >= least for m in solution.exposures)
 
 
 def _parameters(context: StepContext, given: list[Given]) -> AstrometryParameters:
