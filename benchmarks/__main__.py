@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: simulate, run both chains beside each other, compare with truth, write `results.md`."""
+"""`python -m benchmarks`: simulate, run both chains beside each other, compare with truth, write `results.md`.
+
+`python -m benchmarks intake` measures the intake of exposures instead (`intake.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import astromatic_chain
+from benchmarks import astromatic_chain, intake
 from benchmarks.errors import compare_kron, mean_epoch, measure_stack
 from benchmarks.kernels import KernelCost
 from benchmarks.measure import Cost
@@ -25,7 +28,7 @@ from benchmarks.native_chain import (
     shares,
     step_environment,
 )
-from benchmarks.report import Measured, write_report
+from benchmarks.report import Measured, section_of, write_report, write_section
 from benchmarks.survey import FILTER, Size, make_survey
 from spica.files.workspace import kernel_cache
 from spica.model.job import JobKind
@@ -131,7 +134,10 @@ def _kernels(folder: Path, workspace: Path, image: Path) -> list[KernelCost]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and write the page; return 0."""
+    """Measure and write the page, or with `intake` first its section alone; return 0."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["intake"]:
+        return intake.main(words[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--exposures", type=int, default=8)
     parser.add_argument("--grid", type=int, default=2, help="detectors along a side")
@@ -141,13 +147,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=2, help="processes or threads at a time, of both chains")
     parser.add_argument("--folder", type=Path, help="keep everything there; by default a temporary folder")
     parser.add_argument("--output", type=Path, default=RESULTS, help="page to write")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     size = Size(options.exposures, options.grid, options.detector, options.stars)
     with tempfile.TemporaryDirectory(prefix="spica-bench-") as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         page = write_report(measure(folder, size, options.rounds, options.slots))
+    kept = section_of(options.output.read_text(encoding="utf-8"), "Intake") if options.output.is_file() else ""
     options.output.write_text(page.rstrip() + "\n", encoding="utf-8")
+    if kept:
+        write_section(options.output, "Intake", kept)
     print(page)
     return 0
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from benchmarks.errors import MAG_GOAL_MMAG, POSITION_GOAL_MAS, KronBin, StackErrors
 from benchmarks.kernels import KernelCost
@@ -37,6 +39,24 @@ class Measured:
 def write_report(m: Measured) -> str:
     """Return the page."""
     return "\n".join([*_head(m), *_stages(m), *_errors(m), *_kron(m), *_jobs(m), *_kernels(m)]) + "\n"
+
+
+def write_section(page: Path, heading: str, content: str) -> None:
+    """Put a section (`## heading`) at the end of a page, in the place of an older one; the rest stays as it is."""
+    old = page.read_text(encoding="utf-8") if page.is_file() else "# Results\n"
+    rest = without_section(old, heading)
+    page.write_text(f"{rest.rstrip()}\n\n## {heading}\n{content.rstrip()}\n", encoding="utf-8")
+
+
+def without_section(page: str, heading: str) -> str:
+    """Return a page without one of its sections."""
+    return re.sub(rf"^## {re.escape(heading)}\n.*?(?=^## |\Z)", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def section_of(page: str, heading: str) -> str:
+    """Return what stands under a heading of a page; empty where it has none."""
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL)
+    return found.group(1) if found else ""
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

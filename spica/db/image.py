@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import TypeVar
 
@@ -41,10 +42,10 @@ def record_exposure(session: Session, record: ExposureRecord, context: HarvestCo
 
 
 def record_exposures(session: Session, records: Sequence[ExposureRecord], context: HarvestContext) -> None:
-    """Register exposures as verification described them; the same content again changes nothing.
+    """Register exposures as verification described them; of known content the facts are brought up to date.
 
-    A record without state is a file that holds no image: its file row becomes `ignored`. All of them take ten
-    statements together, however many there are.
+    The same record again changes nothing. A record without state is a file that holds no image: its file row becomes
+    `ignored`. All new ones take ten statements together, however many there are.
     """
     if not records:
         return
@@ -65,10 +66,54 @@ def record_exposures(session: Session, records: Sequence[ExposureRecord], contex
         _add_reasons(session, {i: r.reasons for i, r in images.items()}, context.attempt_id)
         frames = [f for f, r in fresh.items() if r.frame_type is not FrameType.SCIENCE]
         _set_kind(session, frames, FileKind.CALIBRATION)
+    known = {ids[f]: r for f, r in by_file.items() if f not in new and r.state is not None}
+    if known:
+        _refresh_images(session, known, context)
     for record in records:
         image_id = ids.get(item_id(record.item)[1])
         if image_id is not None:
             context.images[record.item] = image_id
+
+
+PLACE = frozenset({"ra_deg", "dec_deg", "radius_deg", "healpix", "position_source"})
+IDENTITY = frozenset({"kind", "state", "name", "file_id", "plan_id"})
+
+
+def _refresh_images(session: Session, records: Mapping[int, ExposureRecord], context: HarvestContext) -> None:
+    """Bring facts, detectors, headers and reasons of known exposures up to date; a solved position stays."""
+    for row in list(session.scalars(select(ImageRow).where(ImageRow.id.in_(list(records))).order_by(ImageRow.id))):
+        record = records[row.id]
+        solved = row.position_source is PositionSource.SOLUTION and row.n_detectors == len(record.detectors)
+        kept = IDENTITY | PLACE if solved else IDENTITY
+        for name, value in _exposure_values(record, row.file_id or 0, row.name, row.plan_id).items():
+            if name not in kept:
+                setattr(row, name, value)
+        if record.state is ImageState.REJECTED or row.state is not ImageState.CALIBRATED:
+            row.state = record.state or row.state
+        session.flush()
+        write_reasons(session, row.id, record.reasons, context.attempt_id)
+        _refresh_detectors(session, row.id, record, solved)
+        session.execute(delete(HeaderRow).where(HeaderRow.image_id == row.id))
+        _copy_headers(session, {row.id: record}, context)
+        science = record.frame_type is FrameType.SCIENCE
+        _set_kind(session, [row.file_id or 0], FileKind.EXPOSURE if science else FileKind.CALIBRATION)
+
+
+def _refresh_detectors(session: Session, image_id: int, record: ExposureRecord, solved: bool) -> None:
+    """Replace the detectors of an exposure; those of a solved one keep their polygons."""
+    query = select(DetectorRow).where(DetectorRow.image_id == image_id)
+    old = {d.number: (d.polygon_ra_deg or [], d.polygon_dec_deg or []) for d in session.scalars(query)}
+    detectors = record.detectors
+    if solved:
+        detectors = tuple(
+            replace(d, polygon_deg=tuple(zip(*old[d.index], strict=True)) or None) if d.index in old else d
+            for d in detectors
+        )
+    session.execute(delete(DetectorRow).where(DetectorRow.image_id == image_id))
+    session.expire_all()
+    _copy_detectors(session, {image_id: replace(record, detectors=detectors)})
+    if not solved:
+        write_footprint(session, image_id, [d.polygon_deg for d in detectors if d.polygon_deg])
 
 
 def _known_images(session: Session, file_ids: list[int]) -> dict[int, int]:

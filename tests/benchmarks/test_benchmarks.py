@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
+from astropy.io import fits
 
-from benchmarks.__main__ import measure
+from benchmarks.__main__ import main, measure
+from benchmarks.headers import make_mosaics
+from benchmarks.intake import STAGES
 from benchmarks.measure import Command, Cost, cheapest, run_stage, total
 from benchmarks.report import write_report
 from benchmarks.survey import Size
+from spica.files.scan import read_headers
 
 
 @pytest.mark.walk
@@ -35,6 +40,38 @@ def test_both_chains_run_on_a_tiny_survey_and_agree_with_truth(tmp_path):
     assert "## Time and memory" in page
     assert "| **all steps** |" in page
     assert str(tmp_path) not in page
+
+
+def test_intake_is_measured_beside_astropy_on_real_headers(tmp_path, test_data, monkeypatch):
+    """Four small exposures and one mosaic are registered; the page tells every stage and keeps what it held before."""
+    monkeypatch.setenv("SPICA_TEST_DATA", str(test_data))
+    cores = os.sched_getaffinity(0)
+    page = tmp_path / "results.md"
+    page.write_text("# Results\n\n## Intake\nold\n\n## Kernels\n\nkept\n", encoding="utf-8")
+    words = ["intake", "--singles", "4", "--mosaics", "1", "--detectors", "1", "--rounds", "1", "--output", str(page)]
+    assert main(words) == 0
+    text = page.read_text(encoding="utf-8")
+    assert all(f"| {stage} |" in text for stage in STAGES)
+    assert "| sha256sum |" in text
+    assert "## Kernels\n\nkept\n" in text
+    assert text.count("## Intake") == 1
+    assert "old" not in text
+    assert str(tmp_path) not in text
+    assert os.sched_getaffinity(0) == cores
+
+
+def test_mosaics_of_the_benchmark_are_whole_files_at_places_of_their_own(tmp_path, test_data, monkeypatch):
+    """True offsets with holes for data: astropy finds all 41 units, and no two exposures share a position."""
+    monkeypatch.setenv("SPICA_TEST_DATA", str(test_data))
+    paths = make_mosaics(tmp_path, 4)
+    headers = [read_headers(path) for path in paths]
+    assert [len(h) for h in headers] == [41] * 4
+    assert headers[0][5]["CRVAL1"] != headers[3][5]["CRVAL1"]
+    assert headers[0][5]["NAXIS2"] == headers[3][5]["NAXIS2"]
+    with fits.open(paths[0], disable_image_compression=True) as units:
+        assert len(units) == 41
+    assert paths[0].stat().st_size > 1e8
+    assert paths[0].stat().st_blocks * 512 < 1e7
 
 
 def test_cost_of_a_stage_is_that_of_its_processes(tmp_path):

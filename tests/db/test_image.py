@@ -42,17 +42,58 @@ def _count(session: Session, table: Any) -> int:
     return session.scalars(select(func.count()).select_from(table)).one()
 
 
-def test_the_same_content_again_changes_nothing(world: Any, session: Session) -> None:
+def _facts(session: Session, image_id: int) -> tuple[Any, ...]:
+    row = session.get_one(ImageRow, image_id)
+    session.refresh(row)
+    ranges = session.scalars(select(SkyRangeRow.low).where(SkyRangeRow.image_id == image_id)).all()
+    return row.name, row.object, row.state, row.ra_deg, row.position_source, row.plan_id, sorted(ranges)
+
+
+def test_known_content_is_no_second_image_and_its_facts_are_brought_up_to_date(world: Any, session: Session) -> None:
     context = world.attempt(session)
     image_id = world.exposure(session, context, "exp1")
-    row = session.get_one(ImageRow, image_id)
     again = dataclasses.replace(context, images={})
-    record = ExposureRecord(f"file:{row.file_id}", "other", ImageState.REJECTED, (Reason("x", "y"),), object="M31")
-    record_exposure(session, record, again)
-    session.refresh(row)
-    assert again.images == {f"file:{row.file_id}": image_id}
-    assert (row.name, row.object, row.state) == ("exp1", "D2", ImageState.ASSESSED)
-    assert [_count(session, t) for t in (ImageRow, DetectorRow, MeasureRow, ImageReasonRow)] == [1, 1, 1, 0]
+    item = f"file:{session.get_one(ImageRow, image_id).file_id}"
+    record = ExposureRecord(item, "other", ImageState.REJECTED, (Reason("x", "y"),), object="M31")
+    for _ in range(2):
+        record_exposure(session, record, again)
+        assert again.images == {item: image_id}
+        assert _facts(session, image_id)[:3] == ("exp1", "M31", ImageState.REJECTED)
+        assert [_count(session, t) for t in (ImageRow, DetectorRow, MeasureRow, ImageReasonRow)] == [1, 0, 1, 1]
+
+
+def test_a_rejected_exposure_becomes_one_when_a_profile_reads_it(world: Any, session: Session) -> None:
+    context = world.attempt(session)
+    good = _exposures(world, session, ["exp1"])[0]
+    missing = ExposureRecord(good.item, "exp1", ImageState.REJECTED, (Reason("missing_object", "no object"),))
+    record_exposure(session, missing, context)
+    image_id = context.need_image(good.item)
+    record_exposure(session, good, context)
+    before = _facts(session, image_id)
+    assert before[2] is ImageState.REGISTERED
+    assert before[6]
+    assert _count(session, ImageReasonRow) == 0
+    assert _count(session, DetectorRow) == len(good.detectors)
+    record_exposure(session, good, context)
+    assert _facts(session, image_id) == before
+
+
+def test_a_solved_position_stays_when_an_exposure_is_assessed_again(world: Any, session: Session) -> None:
+    context = world.attempt(session)
+    record = _exposures(world, session, ["exp1"])[0]
+    record_exposure(session, record, context)
+    image_id = context.need_image(record.item)
+    better = {d.index: [(10.0, 1.0), (10.1, 1.0), (10.1, 1.1)] for d in record.detectors}
+    replace_footprint(session, image_id, better, (10.05, 1.05), PositionSource.SOLUTION)
+    session.get_one(ImageRow, image_id).state = ImageState.CALIBRATED
+    session.flush()
+    before = _facts(session, image_id)
+    record_exposure(session, dataclasses.replace(record, object="other object"), context)
+    after = _facts(session, image_id)
+    assert after[1] == "other object"
+    assert (before[0], *before[2:]) == (after[0], *after[2:])
+    rows = session.scalars(select(DetectorRow).where(DetectorRow.image_id == image_id)).all()
+    assert {tuple(d.polygon_ra_deg or ()) for d in rows} == {(10.0, 10.1, 10.1)}
 
 
 def test_one_name_for_two_contents_is_kept_apart(world: Any, session: Session) -> None:
