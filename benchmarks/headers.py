@@ -12,7 +12,8 @@ import numpy as np
 from spica.files.head import parse_head
 from spica.files.header import HeaderCards, cards_from_text, format_card, make_cards
 from spica.files.mef import ImageToWrite, write_mef
-from spica.files.scan import FileLimits, data_size, padded
+from spica.files.scan import data_size, padded
+from spica.files.source import FileLimits
 
 MOSAICS = (
     "multi_plane__mega__1927963p.fits.header.gz",

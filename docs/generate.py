@@ -20,9 +20,8 @@ import click
 
 from spica.cli.main import VERBS, spica
 from spica.files import workspace
-from spica.files.scan import FileLimits
-from spica.instruments import profile
-from spica.instruments.base import FRAME_TYPES
+from spica.files.source import FileLimits
+from spica.instruments import keys
 from spica.instruments.registry import load_instruments
 from spica.model import errors
 from spica.model.grade import COMMENTS
@@ -243,15 +242,40 @@ def shipped_profiles() -> str:
     return table(("profile", "camera", "arcsec per pixel"), rows)
 
 
-def profile_words() -> str:
-    """Return the words that a profile may use."""
-    lines = (
-        ("facts of an exposure, `[facts.NAME]`", profile.EXPOSURE_FACTS),
-        ("facts of a detector, `[detectors.NAME]`", profile.DETECTOR_FACTS),
-        ("units", tuple(u for u in profile.UNITS if u)),
-        ("types of frames, `[[frames]] type`", FRAME_TYPES),
-    )
-    return "\n".join(f"- {name}: " + " ".join(code(w) for w in words) for name, words in lines)
+def profile_keys() -> str:
+    """Return a table of keys for each table of a profile."""
+    parts = []
+    for name, (heading, sentence) in keys.TABLES.items():
+        rows = (
+            (code(k.key), _holds(k), _default_of(k), "; ".join(part for part in (k.text, _choices_of(k)) if part))
+            for k in keys.keys_of(name).values()
+        )
+        parts.append(f"### {heading}\n\n{sentence}\n\n" + table(("key", "holds", "default", "meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def _holds(key: keys.ProfileKey) -> str:
+    if key.holds == "source":
+        return "fact source"
+    return "conditions" if key.holds == "conditions" else keys.KIND_WORDS[key.kind]
+
+
+def _default_of(key: keys.ProfileKey) -> str:
+    if key.needed:
+        return "needed"
+    if key.key == "dq_bits":
+        return code(hex(keys.keys_of("top")["dq_bits"].default or 0))  # type: ignore[arg-type]
+    return "" if key.default in (None, "") else code(_toml(key.default))
+
+
+def _choices_of(key: keys.ProfileKey) -> str:
+    known = (choice for choice in key.choices if choice != "" and key.key != "unit")
+    return " ".join(code(choice) for choice in known)
+
+
+def profile_units() -> str:
+    """Return the units that a fact source may name."""
+    return table(("unit", "meaning"), ((code(unit) or "none", text) for unit, text in keys.UNITS.items()))
 
 
 def grading() -> str:
@@ -325,7 +349,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "workspace-file": workspace_file,
     "workspace-keys": workspace_keys,
     "shipped-profiles": shipped_profiles,
-    "profile-words": profile_words,
+    "profile-keys": profile_keys,
+    "profile-units": profile_units,
     "grading": grading,
     "cli-verbs": cli_verbs,
     "floors": floors,

@@ -38,7 +38,7 @@ class FrameTooLargeError(ValueError):
         self.nx, self.ny, self.limit = nx, ny, limit
         super().__init__(
             f"the output frame would be {nx} x {ny} pixels = {nx * ny}, more than the limit of {limit}: "
-            "choose a larger pixel scale, a smaller area or fewer images, or raise max_pixels"
+            "choose a larger pixel scale, a smaller area or fewer images, or raise the limit"
         )
 
 

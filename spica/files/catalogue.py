@@ -54,6 +54,7 @@ _PAIRS = (
     _Pair("snr_win", "SNR_WIN", "f4", "", "G10.4", "Gaussian-weighted SNR"),
     _Pair("kron_radius", "KRON_RADIUS", "f4", "", "F5.2", "Kron radius in units of A or B"),
 )
+_AXES = ("x2", "y2", "xy")
 _MAGNITUDES = (("AUTO", "flux_auto", "fluxerr_auto"), ("APER", "flux_aper", "fluxerr_aper"))
 
 
@@ -147,13 +148,16 @@ def _ellipse_columns(detections: np.ndarray) -> list[tuple[LdacColumn, np.ndarra
 def from_sextractor(table: np.ndarray) -> np.ndarray:
     """Read a SExtractor table into the house's fields, positions 0-based.
 
-    Windowed positions fall back on plain ones and the other way round; covariances missing as such are made from
-    ERRAWIN, ERRBWIN, ERRTHETAWIN_IMAGE; fields without a source are NaN (0 for integers, 1, 2, 3... for `number`).
+    Windowed positions and their variances fall back on plain ones (the other way round for positions too); covariances
+    missing as such are made from ERRAWIN, ERRBWIN, ERRTHETAWIN_IMAGE; apertures in columns of their own (FLUX_APER1,
+    FLUX_APER2 ...) become one vector; elongation and ellipticity are made of one another. Fields without a source are
+    NaN (0 for integers, 1, 2, 3... for `number`).
     Raises DataError where the table has no positions.
     """
     names = set(table.dtype.names or ())
     aliases = {"x": ("X_IMAGE", "XWIN_IMAGE"), "y": ("Y_IMAGE", "YWIN_IMAGE")}
     aliases |= {"x_win": ("XWIN_IMAGE", "X_IMAGE"), "y_win": ("YWIN_IMAGE", "Y_IMAGE")}
+    aliases |= {f"err{axes}_win": (f"ERR{axes.upper()}WIN_IMAGE", f"ERR{axes.upper()}_IMAGE") for axes in _AXES}
     if not any(name in names for name in aliases["x"]) or not any(name in names for name in aliases["y"]):
         raise DataError("the catalogue has no pixel positions; let it hold XWIN_IMAGE and YWIN_IMAGE")
     parts: dict[str, np.ndarray] = {}
@@ -162,6 +166,8 @@ def from_sextractor(table: np.ndarray) -> np.ndarray:
         kind = pair.kind if pair.kind.startswith("i") else "f8"
         if column is not None:
             parts[pair.field] = (table[column] - pair.offset).astype(kind)
+        elif pair.column in ("FLUX_APER", "FLUXERR_APER") and f"{pair.column}1" in names:
+            parts[pair.field] = _numbered(table, pair.column)
         elif pair.field == "number":
             parts[pair.field] = np.arange(1, len(table) + 1, dtype=kind)
         else:
@@ -172,10 +178,22 @@ def from_sextractor(table: np.ndarray) -> np.ndarray:
         cos, sin = np.cos(angle), np.sin(angle)
         parts["errx2_win"], parts["erry2_win"] = a2 * cos**2 + b2 * sin**2, a2 * sin**2 + b2 * cos**2
         parts["errxy_win"] = (a2 - b2) * sin * cos
+    if "ELONGATION" not in names and "ELLIPTICITY" in names:
+        parts["elongation"] = 1.0 / np.maximum(1.0 - parts["ellipticity"], 1e-6)
+    elif "ELLIPTICITY" not in names and "ELONGATION" in names:
+        parts["ellipticity"] = 1.0 - 1.0 / np.maximum(parts["elongation"], 1.0)
     out = np.empty(len(table), [(name, values.dtype, values.shape[1:]) for name, values in parts.items()])
     for name, values in parts.items():
         out[name] = values
     return out
+
+
+def _numbered(table: np.ndarray, stem: str) -> np.ndarray:
+    """Join the columns stem1, stem2 ... as far as they go; shape (rows, columns)."""
+    names: list[str] = []
+    while f"{stem}{len(names) + 1}" in (table.dtype.names or ()):
+        names.append(f"{stem}{len(names) + 1}")
+    return np.stack([table[name].astype("f8") for name in names], axis=1)
 
 
 def read_catalogue(path: str | os.PathLike[str]) -> np.ndarray:

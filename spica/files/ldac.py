@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spica.files.header import CARD_LENGTH, NO_CARDS, CardValue, HeaderCards, cards_from_text, make_cards
-from spica.files.scan import ByteSource, FileLimits, HduScan, StructureError, image_shape, scan_hdus
+from spica.files.scan import HduScan, image_shape, scan_hdus
+from spica.files.source import ByteSource, FileLimits, StructureError
 from spica.files.unit import HduToWrite, free_cards, write_hdus
 from spica.model.errors import DataError
 
@@ -270,17 +271,30 @@ def read_tables(
 def read_ldac(path: str | os.PathLike[str], limits: FileLimits | None = None) -> tuple[LdacCatalogue, ...]:
     """Read every catalogue of a FITS_LDAC file, of source-extractor or of this house; a plain FITS table counts as one.
 
+    A file without LDAC_IMHEAD may hold the image's header in its primary unit, as pipelines write it: then all its
+    catalogues have that, without the cards that describe the unit itself.
+
     Raises DataError where the file holds no table or a broken one.
     """
     found: list[LdacCatalogue] = []
-    header = NO_CARDS
+    header, has_imhead = NO_CARDS, False
     for cards, table, columns in read_tables(path, limits):
         name = str(cards.get("EXTNAME") or "").strip()
         if name.upper() == "LDAC_IMHEAD":
-            header = _imhead_cards(table)
+            header, has_imhead = _imhead_cards(table), True
             continue
         found.append(LdacCatalogue(header, table, columns, name))
         header = NO_CARDS
     if not found:
         raise DataError(f"{path} holds no catalogue; give a FITS_LDAC file")
+    if not has_imhead:
+        primary = _primary_facts(path, limits or FileLimits())
+        found = [replace(catalogue, header=primary) for catalogue in found]
     return tuple(found)
+
+
+def _primary_facts(path: str | os.PathLike[str], limits: FileLimits) -> HeaderCards:
+    """Return what the primary header says beyond the form of its own unit."""
+    with ByteSource(path, limits.max_unpacked_bytes) as source:
+        first = next(iter(scan_hdus(source, limits)))
+        return free_cards(first.header)

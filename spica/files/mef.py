@@ -21,16 +21,8 @@ from numpy.typing import DTypeLike
 
 from spica.files.checksum import atomic_path
 from spica.files.header import NO_CARDS, HeaderCards
-from spica.files.scan import (
-    CHUNK_BYTES,
-    ByteSource,
-    FileLimits,
-    HduScan,
-    StructureError,
-    image_shape,
-    is_compressed_image,
-    scan_hdus,
-)
+from spica.files.scan import HduScan, image_shape, is_compressed_image, scan_hdus
+from spica.files.source import CHUNK_BYTES, ByteSource, FileLimits, StructureError
 from spica.files.tile import check_packed_tiles, check_tiles
 from spica.files.unit import HduToWrite, free_cards, image_hdu, write_hdus
 from spica.model.errors import DataError

@@ -12,7 +12,8 @@ from typing import BinaryIO
 import numpy as np
 
 from spica.files.header import HeaderCards
-from spica.files.scan import StructureError, axes_of
+from spica.files.scan import axes_of
+from spica.files.source import StructureError
 
 MAX_TILE_PIXELS = 2**27
 _FREE_PIXELS, _MAX_PIXELS_A_BYTE = 2**24, 10_000

@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from spica.files.header import BLOCK_LENGTH, CARD_LENGTH, HeaderCards
-from spica.files.scan import (
-    CHUNK_BYTES,
-    ByteSource,
-    FileLimits,
-    HduScan,
-    StructureError,
-    image_shape,
-    is_compressed_image,
-    padded,
-    scan_hdus,
-)
+from spica.files.scan import HduScan, image_shape, is_compressed_image, padded, scan_hdus
+from spica.files.source import CHUNK_BYTES, ByteSource, FileLimits, StructureError
 from spica.files.tile import check_tiles
 from spica.model.errors import DataError
 

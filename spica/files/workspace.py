@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spica.files.checksum import write_atomic
-from spica.files.scan import FileLimits
 from spica.files.slug import slug
+from spica.files.source import FileLimits
 from spica.model.errors import RecipeError, TransientError, UsageError
 
 CONFIG = "spica.toml"

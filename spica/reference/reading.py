@@ -20,7 +20,7 @@ from astropy.table import Column, MaskedColumn, Table
 from defusedxml.common import DefusedXmlException
 from numpy.typing import NDArray
 
-from spica.files.scan import ByteSource
+from spica.files.source import ByteSource
 from spica.model.errors import DataError, RecipeError
 from spica.reference.catalogue import ReferenceCatalogue, make_catalogue
 

@@ -157,3 +157,25 @@ def test_flagged_detections_are_not_used_and_bad_input_is_refused():
         solve_zero_points(**columns)
     with pytest.raises(ValueError, match="differ in length"):
         solve_zero_points([1.0], [0.1, 0.1], [1.0], [0], [0])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_galaxies_among_the_reference_do_not_draw_the_zero_point(share):
+    """One exposure whose sources are to a third galaxies up to 2 mag too faint: the stars' zero point, in its error."""
+    rng = np.random.default_rng(11)
+    mag, n = rng.uniform(15, 20, 120), 120
+    lost = np.where(rng.random(n) < share, rng.uniform(0.3, 2.0, n), 0.0)
+    flux = 10 ** (0.4 * (ZERO - mag - lost + rng.normal(0, 0.03, n)))
+    found = solve_zero_points(
+        flux,
+        0.01 * flux,
+        [1.0],
+        np.zeros(n, int),
+        np.arange(n),
+        reference_mag=mag,
+        reference_error_mag=np.full(n, 0.01),
+    )
+    assert found.zero_point_mag[0] == pytest.approx(ZERO, abs=0.03)
+    assert found.zero_point_error_mag[0] < 0.02
+    assert not found.reference_used[lost > 0.5].any()
+    assert found.reference_used[lost == 0].mean() > 0.9

@@ -119,7 +119,7 @@ class TestPackedBombs:
         assert _judge(path)[:2] == ("other", ["not_fits"])
 
     def test_a_bomb_behind_the_last_unit_and_its_pixels(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("spica.files.scan.FREE_BYTES", 2**25)
+        monkeypatch.setattr("spica.files.source.FREE_BYTES", 2**25)
         path = tmp_path / "tail.fits.gz"
         path.write_bytes(gzip.compress(_header(("NAXIS", 0, ""))) + gzip.compress(bytes(64 * 2**20), 9))
         assert [p.code for p in verify_file(path).problems] == ["too_large"]

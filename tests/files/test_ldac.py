@@ -325,3 +325,36 @@ def test_scamp_solves_with_our_catalogues(tmp_path):
     offset = (sky - [150.0, 20.0]) * [np.cos(np.radians(20.0)), 1.0] * 3600
     # 3 mas noise a star and 400 stars: a fit offset below 1 mas; a slip of one pixel would be 300 mas
     assert np.abs(offset).max() < 0.003
+
+
+def test_a_list_of_lco_with_its_header_in_the_primary_unit(test_data):
+    """Numbered apertures become one vector, plain variances stand in for windowed ones, the primary's facts stay."""
+    path = test_data / "lco_catalogues" / "elp1m008-fl05-20160217-0218-e90_cat.fits.gz"
+    (catalogue,) = read_ldac(path)
+    with fits.open(path) as hdus:
+        given, primary = Table(hdus[1].data), hdus[0].header.copy()
+    assert len(catalogue.table) == len(given) == 319
+    assert catalogue.header.get("OBJECT") == primary["OBJECT"] == "2016 CV246"
+    assert catalogue.header.get("EXPTIME") == primary["EXPTIME"]
+    assert "NAXIS" not in catalogue.header
+    house = from_sextractor(catalogue.table)
+    assert house["flux_aper"].shape == house["fluxerr_aper"].shape == (319, 4)
+    for k in range(4):
+        np.testing.assert_array_equal(house["flux_aper"][:, k], np.asarray(given[f"FLUX_APER{k + 1}"], float))
+    np.testing.assert_allclose(house["x_win"], np.asarray(given["X_IMAGE"], float) - 1.0)
+    np.testing.assert_array_equal(house["errx2_win"], given["ERRX2_IMAGE"])
+    assert np.isnan(house["errxy_win"]).all()
+    np.testing.assert_allclose(house["elongation"], given["A_IMAGE"] / given["B_IMAGE"], rtol=1e-4)
+    np.testing.assert_array_equal(house["flags"], given["FLAGS"])
+
+
+def test_the_list_of_banzai_is_read_column_by_column(test_data):
+    """A plain table of 47 columns in lower case: read as it is, and refused where SExtractor's names are needed."""
+    path = test_data / "lco_catalogues" / "cpt1m012-fa06-20200113-0102-matched-cat.fits.gz"
+    (catalogue,) = read_ldac(path)
+    given = Table.read(path, hdu=1)
+    assert catalogue.table.dtype.names == tuple(given.colnames)
+    for name in given.colnames:
+        np.testing.assert_array_equal(catalogue.table[name], np.asarray(given[name]))
+    with pytest.raises(DataError, match="no pixel positions"):
+        from_sextractor(catalogue.table)

@@ -12,7 +12,8 @@ from astropy.io import fits
 
 from spica.files.header import make_cards
 from spica.files.mef import ImageToWrite, open_mef, write_image, write_mef
-from spica.files.scan import ByteSource, FileLimits, scan_hdus
+from spica.files.scan import scan_hdus
+from spica.files.source import ByteSource, FileLimits
 from spica.files.verify import verify_file
 from spica.model.errors import DataError
 

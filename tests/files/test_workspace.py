@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spica.files.scan import FileLimits
+from spica.files.source import FileLimits
 from spica.files.workspace import ROOTS, Workspace, find_workspace, init_workspace, place_below, read_workspace
 from spica.model.errors import RecipeError, TransientError, UsageError
 

@@ -635,6 +635,23 @@ def test_sixteen_amplifiers_of_latiss_find_their_places(test_data: Path, tmp_pat
     np.testing.assert_array_equal(raw.data, place.astype(np.float32))
 
 
+def test_a_raw_hubble_frame_loses_its_overscan(test_data: Path) -> None:
+    path = test_data / "hst_acs_hrc_47tuc" / "j8bt05njq_raw.fits.gz"
+    (detector,) = sheet_of(path).detectors
+    with open_mef(path) as mef:
+        raw = assemble_detector(mef, detector)
+    with fits.open(path) as hdus:
+        pixels = hdus["SCI"].data.astype(float)
+    by_hand = pixels[:1024, 19:1043] - np.median(pixels[:1024, 2:19])
+    assert raw.data.shape == (1024, 1024)
+    calm = by_hand < 60000
+    # One level by hand, one a line in the product: they differ by the noise of a line, and of the physical strip used.
+    assert np.median((raw.data - by_hand)[calm]) == pytest.approx(0.0, abs=1.5)
+    assert np.std((raw.data - by_hand)[calm]) < 1.5
+    # The instrument's handbook gives 4.7 electrons.
+    assert raw.read_noise_e == pytest.approx(4.7, rel=0.2)
+
+
 def test_error_and_quality_maps_of_a_hubble_frame_are_used(test_data: Path, step_bench: Any) -> None:
     path = test_data / "hst_acs_hrc_47tuc" / "j8bt06nyq_flt.fits.gz"
     settings = ("quality.plots=false", "quality.cosmics=false", "quality.threshold_sigma=30", "quality.max_stars=20")

@@ -43,8 +43,10 @@ class ExposureSources:
     """Detections of one exposure, one array element a source.
 
     `detector` indexes the instrument's detectors; pixels are 0-based; `error_pix` is 1 sigma per axis (NaN: unknown);
-    `usable` is False for saturated, blended or flagged sources. `ra_deg`, `dec_deg` is the believed pointing of the
-    focal-plane origin, `epoch_year` the date (NaN: no proper motion is applied).
+    `usable` is False for saturated, blended or flagged sources. `matchable` tells those that may serve to recognise the
+    pattern, where a centroid wrong by a pixel does no harm: blended and saturated ones are among the stars of a bright
+    reference (None: the usable). `ra_deg`, `dec_deg` is the believed pointing of the focal-plane origin, `epoch_year`
+    the date (NaN: no proper motion is applied).
     """
 
     name: str
@@ -59,6 +61,7 @@ class ExposureSources:
     flux_adu: Floats
     flux_error_adu: Floats
     usable: Bools
+    matchable: Bools | None = None
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,17 @@ def build_observations(
     return _gather(ensemble, chips, parts, parameters)
 
 
+def observations_to_match(
+    ensemble: Ensemble, chips: list[Chip], parameters: AstrometryParameters, usable: Observations
+) -> Observations:
+    """Return the detections that serve the pattern match: the usable ones unless some exposure names others."""
+    if all(one.matchable is None for one in ensemble.exposures):
+        return usable
+    exposures = [one if one.matchable is None else replace(one, usable=one.matchable) for one in ensemble.exposures]
+    wide = replace(ensemble, exposures=tuple(exposures))
+    return build_observations(wide, chips, build_chips(wide, parameters)[1], parameters)
+
+
 def _usable(exposure: ExposureSources, parameters: AstrometryParameters) -> Ints:
     with np.errstate(all="ignore"):
         snr = np.where(exposure.flux_error_adu > 0.0, exposure.flux_adu / exposure.flux_error_adu, 0.0)

@@ -28,6 +28,7 @@ from spica.algorithms.astrometry.model import (
     chip_key,
     focal_positions,
     nominal_state,
+    observations_to_match,
     sky_vectors,
 )
 from spica.algorithms.astrometry.normal import (
@@ -89,7 +90,8 @@ def solve_astrometry(
     _check(ensemble, reference, choices)
     problem = _set_up(ensemble, reference, choices)
     nominal = nominal_state(ensemble, problem.chips, choices.degree)
-    start = find_start(ensemble, problem.chips, problem.observations, nominal, problem.places.vectors, reference,
+    seen = observations_to_match(ensemble, problem.chips, choices, problem.observations)
+    start = find_start(ensemble, problem.chips, seen, nominal, problem.places.vectors, reference,
                        choices)  # fmt: skip
     names = [exposure.name for exposure in ensemble.exposures]
     state = absorb_start(start.state, start.matches, problem.exposure_group, problem.chip_group, names,
@@ -111,7 +113,8 @@ def _check(ensemble: Ensemble, reference: ReferenceStars, choices: AstrometryPar
     for one in ensemble.exposures:
         if not (np.isfinite(one.ra_deg) and -90.0 <= one.dec_deg <= 90.0):
             raise ValueError(f"exposure {one.name} has no pointing; give RA and Dec in degrees")
-        columns = (one.detector, one.x_pix, one.y_pix, one.error_pix, one.flux_adu, one.flux_error_adu, one.usable)
+        columns = [one.detector, one.x_pix, one.y_pix, one.error_pix, one.flux_adu, one.flux_error_adu, one.usable]
+        columns += [] if one.matchable is None else [one.matchable]
         if len({np.shape(column) for column in columns}) != 1:
             raise ValueError(f"the columns of exposure {one.name} differ in length; pass one value per source")
     columns_ref = (reference.ra_deg, reference.dec_deg, reference.error_mas, reference.mag)
@@ -177,11 +180,10 @@ def _iterate(problem: _Problem, start: Start, state: State) -> Solved:
         stars = _associate(problem, state, alive, radius)
         alive = _drop_unlinked(problem, stars, alive, failures)
         weights = _weigh(problem, stars, alive, scales)
-        for step in range(choices.n_steps):
+        for _ in range(choices.n_steps):
             free = _free(problem, stars, weights, alive)
-            state = gauss_newton_step(observations, state, stars, weights, problem.places, free)
-            if step > 0 or turn > 0:
-                scales = _rescale(problem, state, stars, weights, scales)
+            state = gauss_newton_step(observations, state, stars, _with_lever(stars, weights), problem.places, free)
+            scales = _rescale(problem, state, stars, weights, scales)
             weights = _clip(problem, state, stars, _weigh(problem, stars, alive, scales))
         spread = _median_gap(problem, state, stars, weights)
         if turn < choices.n_associations - 1:
@@ -265,6 +267,19 @@ def _weigh(problem: _Problem, stars: Stars, alive: Bools, scales: _Scales) -> We
         stars.reference.size)  # fmt: skip
     reference = np.where(stars.reference >= 0, 1.0 / (sigma**2 + scales.extra_rad**2), 0.0)
     return _only_linked(stars, Weights(detection, reference))
+
+
+def _with_lever(stars: Stars, weights: Weights) -> Weights:
+    """Count a reference star once for each detection of its star, as pairs of detection and reference do.
+
+    Overlaps tell next to nothing of scale, shear and quadratic terms of the whole sky: with an affine map for every
+    exposure the focal plane takes them up, and only the curvature of the sphere (some 1e-4 of them) is left. There a
+    systematic error of a hundredth of a pixel is a warp of a hundred pixels, which the many detections would push
+    through against few reference stars with large errors (own derivation).
+    """
+    rows = (stars.star >= 0) & (weights.detection > 0.0)
+    number = np.bincount(stars.star[rows], minlength=stars.reference.size)
+    return Weights(weights.detection, weights.reference * np.maximum(number, 1))
 
 
 def _only_linked(stars: Stars, weights: Weights) -> Weights:

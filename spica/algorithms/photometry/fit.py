@@ -20,7 +20,10 @@ NORMAL_MEDIAN = 0.6744897501960817
 
 @dataclass(frozen=True)
 class Photometry:
-    """Instrumental magnitudes and variances of usable detections, and of each star's reference (NaN without)."""
+    """Instrumental magnitudes and variances of usable detections, and of each star's reference (NaN without).
+
+    `group` (S,) numbers the stars that chains of usable detections link; -1 for stars without one.
+    """
 
     mag: Floats
     variance: Floats
@@ -32,6 +35,7 @@ class Photometry:
     reference: Floats
     reference_variance: Floats
     usable: Bools
+    group: Ints
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ def fresh_weights(data: Photometry, factor: float, extra: float) -> StarWeights:
     known = np.isfinite(data.reference)
     weight = np.where(data.usable, 1.0 / (data.variance * factor**2), 0.0)
     return StarWeights(weight, np.where(known, 1.0 / (data.reference_variance + extra**2), 0.0))
+
+
+def still_used(fresh: StarWeights, used: StarWeights) -> StarWeights:
+    """Return fresh weights of what is in use."""
+    detection = np.where(used.detection > 0.0, fresh.detection, 0.0)
+    return StarWeights(detection, np.where(used.reference > 0.0, fresh.reference, 0.0))
 
 
 def sum_of_stars(data: Photometry, values: Floats) -> Floats:
@@ -118,17 +128,31 @@ def error_scales(
     data: Photometry, fit: ZeroPointFit, weight: Floats, reference_weight: Floats, factor: float, extra: float
 ) -> tuple[float, float]:
     """Estimate from medians how far the given errors are too small; needs 20 detections and 6 reference stars."""
-    mean, total, gap = _internal(data, weight, fit)
+    _, total, gap = _internal(data, weight, fit)
     rows = np.isfinite(gap)
     if int(rows.sum()) >= 20:
         factor = max(1.0, factor * float(np.median(np.abs(gap[rows]))) / NORMAL_MEDIAN)
     held = (reference_weight > 0.0) & (total > 0.0)
     if int(held.sum()) >= 6:
         expected = 1.0 / total[held] + data.reference_variance[held]
-        apart = np.abs(mean[held] - data.reference[held]) / np.sqrt(expected)
+        apart = np.abs(_reference_gaps(data, fit, weight)[held]) / np.sqrt(expected)
         excess = (float(np.median(apart)) / NORMAL_MEDIAN) ** 2 - 1.0
         extra = float(np.sqrt(excess * np.median(expected))) if excess > 5.0 / np.sqrt(held.sum()) else 0.0
     return factor, extra
+
+
+def _reference_gaps(data: Photometry, fit: ZeroPointFit, weight: Floats) -> Floats:
+    """Return each star's mean of detections minus its reference, about the median of its group; NaN without both.
+
+    The fitted level is a mean, which a third of galaxies or wrong counterparts draws away; the median stays. All stars
+    with a reference count, clipped ones too: what is an outlier must not depend on what was one before.
+    """
+    mean, total, _ = _internal(data, weight, fit)
+    gap = np.where((total > 0.0) & np.isfinite(data.reference), mean - data.reference, np.nan)
+    for number in np.unique(data.group[np.isfinite(gap)]):
+        members = data.group == number
+        gap[members] -= np.nanmedian(gap[members])
+    return gap
 
 
 def variable_stars(data: Photometry, fit: ZeroPointFit, fresh: Floats, rules: PhotometryParameters) -> Bools:
@@ -168,11 +192,14 @@ def clip_outliers(
     """Return fresh weights without variable stars and without what lies far from its star.
 
     Of the measurements in use only the worst of a star go, since they pull the others away; those out already stay
-    out until they agree again.
+    out until they agree again. Where a star has one detection alone, its reference goes.
     """
     gap = np.abs(fit.residual) * np.sqrt(fresh.detection / _rest(used.detection, fit.star_weight[data.star]))
-    apart = np.where(fresh.reference > 0.0, np.abs(fit.reference_residual), 0.0)
-    apart = apart * np.sqrt(fresh.reference / _rest(used.reference, fit.star_weight))
+    gap = np.where(sum_of_stars(data, (fresh.detection > 0.0).astype(float))[data.star] > 1.0, gap, 0.0)
+    total = sum_of_stars(data, used.detection)
+    known = (fresh.reference > 0.0) & (total > 0.0)
+    spread = np.sqrt(1.0 / np.where(known, total, 1.0) + 1.0 / np.where(known, fresh.reference, 1.0))
+    apart = np.where(known, np.abs(_reference_gaps(data, fit, used.detection)) / spread, 0.0)
     worst = np.where(used.reference > 0.0, apart, 0.0)
     np.maximum.at(worst, data.star, np.where(used.detection > 0.0, gap, 0.0))
     bad = (gap > rules.clip_sigma) & ((used.detection <= 0.0) | (gap >= 0.7 * worst[data.star]))

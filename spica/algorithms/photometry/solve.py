@@ -14,6 +14,7 @@ from spica.algorithms.photometry.fit import (
     error_scales,
     fit_zero_points,
     fresh_weights,
+    still_used,
     sum_of_stars,
     variable_stars,
 )
@@ -64,8 +65,12 @@ def solve_zero_points(
     factor, extra = 1.0, 0.0
     fit = fit_zero_points(data, weights.detection, weights.reference, rules)
     for turn in range(rules.n_clips):
+        before = (factor, extra)
         factor, extra = error_scales(data, fit, weights.detection, weights.reference, factor, extra)
         fresh = fresh_weights(data, factor, extra)
+        if (factor, extra) != before:  # residuals share out between detections and reference by the weights of the fit
+            weights = still_used(fresh, weights)
+            fit = fit_zero_points(data, weights.detection, weights.reference, rules)
         if turn >= 2:
             variable = variable_stars(data, fit, fresh.detection, rules)
         kept = clip_outliers(data, fit, fresh, weights, variable, rules)
@@ -113,7 +118,16 @@ def _gather(
     return Photometry(
         np.where(good, mag, 0.0), variance, of, chip, np.maximum(which, 0), time.size, chips, reference,
         given**2 + rules.reference_error_floor_mag**2, good,
+        _star_groups(of[good], which[good], time.size, reference.size),
     )  # fmt: skip
+
+
+def _star_groups(exposure: Ints, star: Ints, n_exposures: int, n_stars: int) -> Ints:
+    """Return the linked group of each star, -1 without a detection."""
+    size = n_exposures + n_stars
+    graph = coo_array((np.ones(star.size), (exposure, star + n_exposures)), shape=(size, size))
+    label = connected_components(graph, directed=False)[1][n_exposures:].astype(np.int64)
+    return np.where(np.bincount(star, minlength=n_stars) > 0, label, -1)
 
 
 def _padded(values: ArrayLike | None, count: int) -> Floats:
