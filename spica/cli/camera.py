@@ -177,8 +177,12 @@ def camera_new(file: Path, name: str) -> None:
       spica camera new night1/0001.fits > instruments/mycam.toml
       spica camera explain --profile instruments/mycam.toml night1/*.fits
     """
+    from spica.instruments.hints import image_units
     from spica.instruments.registry import load_instruments
     from spica.instruments.starter import starter_profile
 
+    headers = _read(file)
+    if not image_units(headers):
+        raise DataError(f"{file.name} holds no image; give a raw or detrended exposure of that camera")
     generic = load_instruments(None).get("generic")  # not the workspace's: `> instruments/...` has made an empty one
-    click.echo(starter_profile(generic, _read(file), name), nl=False)
+    click.echo(starter_profile(generic, headers, name), nl=False)

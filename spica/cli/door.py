@@ -117,7 +117,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.2f}"
     if isinstance(value, tuple):
-        return plain("; ".join(getattr(v, "text", str(v)) for v in value))
+        return plain("; ".join(getattr(v, "text", str(v)).partition("\n")[0] for v in value))
     return plain(str(value))
 
 

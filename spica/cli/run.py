@@ -102,6 +102,7 @@ def _watch(workspace: Workspace, database: Database, paths: tuple[Path, ...], re
         if report.new:
             click.echo(f"{len(report.new)} new files in plan {report.plan_id}, jobs {len(report.jobs)}")
         _say_known(report)
+        _say_refused(report)
         _say_late(report)
         _say_unreadable(report)
 
@@ -130,6 +131,16 @@ def _counts(report: IntakeReport) -> str:
     maps = len(report.maps)
     going = ", 1 map goes with its image" if maps == 1 else f", {maps} maps go with their images" if maps else ""
     return f"{len(report.new)} new files, {len(report.known)} known already{going}"
+
+
+def _say_refused(report: IntakeReport) -> None:
+    """Say how many known files were rejected when they came, and what to do."""
+    if report.refused:
+        n = len(report.refused)
+        click.echo(
+            f"  {n} of them {'was' if n == 1 else 'were'} rejected before; to judge again: "
+            "spica reassess --rejected --wait"
+        )
 
 
 def _say_late(report: IntakeReport) -> None:
@@ -181,11 +192,14 @@ def _end_ingest(
     else:
         click.echo(_counts(report))
         _say_known(report)
+        _say_refused(report)
         _say_late(report)
         if waited:
             click.echo(f"{len(images) - len(rejected)} exposures registered, {len(rejected)} rejected")
         for image in rejected:
             say(f"  {image.name}: {'; '.join(r.text for r in image.reason)}")
+        if rejected:
+            say("once the cause is mended: spica reassess --rejected --wait")
     _say_unreadable(report)
     if report.unreadable:
         return 5

@@ -8,7 +8,8 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from spica.files.header import HeaderCards
-from spica.files.scan import StructureError, image_shape
+from spica.files.scan import image_shape
+from spica.files.source import StructureError
 from spica.instruments.base import MAP_KINDS, Instrument
 from spica.instruments.facts import AmplifierFacts, DetectorFacts, MapFacts, PixelSection
 from spica.instruments.lookup import find_value, last_value, meets

@@ -8,10 +8,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from spica.instruments.base import (
-    FRAME_TYPES,
     MAP_KINDS,
     Case,
     CompanionRule,
@@ -29,234 +28,153 @@ from spica.instruments.base import (
     TimeRules,
     TimeSource,
 )
+from spica.instruments.keys import ANY_NAME, Kind, facts_of, keys_of
 from spica.model.errors import RecipeError
 
-EXPOSURE_FACTS = ("object", "exptime", "elapsed", "filter", "ra", "dec", "equinox", "airmass", "run", "telescope")
-READOUT_FACTS = ("name", "gain", "read_noise", "data_section", "overscan_section", "target_section")
-DETECTOR_FACTS = (
-    "name",
-    "gain",
-    "read_noise",
-    "saturation",
-    "pixel_scale",
-    "binning",
-    "data_section",
-    "overscan_section",
-    "target_section",
-)
-UNITS = ("", "s", "ms", "min", "deg", "hourangle", "auto_ra", "arcsec", "deg_per_pixel", "altitude_deg", "deg_west")
 MAX_PROFILE_BYTES = 1024 * 1024
-_NUMBER = (int, float)
+_TYPES: Mapping[Kind, tuple[type, ...]] = MappingProxyType(
+    {
+        "text": (str,),
+        "number": (int, float),
+        "whole": (int,),
+        "flag": (bool,),
+        "value": (str, int, float, bool),
+        "keywords": (list,),
+        "regex": (str,),
+        "table": (dict,),
+        "tables": (list,),
+    }
+)
 
 
 class _Table:
-    """One TOML table under its name, which gives out checked values and refuses keys nobody asked for."""
+    """One TOML table of a kind, under its name: gives out checked values, and refuses keys that its kind has not."""
 
-    def __init__(self, source: str, name: str, content: Any) -> None:
-        self.source, self.name = source, name
+    def __init__(self, source: str, name: str, kind: str, content: Any) -> None:
+        self.source, self.name, self.keys = source, name, keys_of(kind)
         if not isinstance(content, dict):
             self.fail("", "must be a table")
         self.content: dict[str, Any] = content
-        self.asked: set[str] = set()
+        for key in content:
+            if key not in self.keys and ANY_NAME not in self.keys:
+                self.fail(key, f"is not known here; known are {', '.join(sorted(self.keys))}")
 
     def fail(self, key: str, reason: str) -> NoReturn:
         place = f"table [{self.name}]" if self.name else "top level"
         where = f"{self.source}, {place}" + (f", key '{key}'" if key else "")
         raise RecipeError(f"{where}: {reason}; edit the profile", file=self.source, table=self.name, key=key)
 
-    def get(self, key: str, kinds: tuple[type, ...], default: Any = None, needed: bool = False) -> Any:
-        self.asked.add(key)
+    def get(self, key: str) -> Any:
+        """Return the value of a key as its kind says: checked, patterns compiled; where it is not there the default."""
+        declared = self.keys[key if key in self.keys else ANY_NAME]
         if key not in self.content:
-            if needed:
+            if declared.needed:
                 self.fail(key, "is missing")
-            return default
-        value = self.content[key]
+            return () if declared.kind == "keywords" else declared.default
+        value: Any = self.content[key]
+        kinds = _TYPES[declared.kind]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             self.fail(key, f"is {value!r}, expected {' or '.join(kind.__name__ for kind in kinds)}")
-        return value
+        if declared.choices and value not in declared.choices:
+            self.fail(key, f"is {value!r}, use one of {', '.join(repr(choice) for choice in declared.choices)}")
+        return self._read(declared.kind, key, value)
 
-    def text(self, key: str, default: str = "", needed: bool = False) -> str:
-        return cast(str, self.get(key, (str,), default, needed))
+    def _read(self, kind: Kind, key: str, value: Any) -> Any:
+        if kind == "keywords":
+            return self._words(key, value)
+        if kind == "regex":
+            return self._pattern(key, value)
+        return float(value) if kind == "number" else value
 
-    def number(self, key: str, default: float | None = None) -> float | None:
-        value = self.get(key, _NUMBER, default)
-        return None if value is None else float(value)
-
-    def choice(self, key: str, options: tuple[str, ...], default: str) -> str:
-        value = self.text(key, default)
-        if value not in options:
-            self.fail(key, f"is {value!r}, use one of {', '.join(repr(option) for option in options)}")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self.get(key, (list,), [])
+    def _words(self, key: str, values: list[Any]) -> tuple[str, ...]:
         if not all(isinstance(value, str) and value.strip() for value in values):
             self.fail(key, "must be a list of words")
         return tuple(values)
 
-    def pattern(self, key: str) -> re.Pattern[str] | None:
-        text = self.get(key, (str,))
-        if text is None:
-            return None
+    def _pattern(self, key: str, text: str) -> re.Pattern[str]:
         try:
             return re.compile(text)
         except re.error as trouble:
             self.fail(key, f"is no regular expression ({trouble})")
 
+    def _holds(self, key: str) -> str:
+        return self.keys[key if key in self.keys else ANY_NAME].holds
+
     def table(self, key: str) -> _Table:
-        return _Table(self.source, f"{self.name}.{key}".strip("."), self.get(key, (dict,), {}))
+        content = self.get(key)
+        return _Table(
+            self.source, f"{self.name}.{key}".strip("."), self._holds(key), {} if content is None else content
+        )
 
     def tables(self, key: str) -> list[_Table]:
-        rows = self.get(key, (list,), [])
-        return [_Table(self.source, f"{self.name}.{key}[{i}]".strip("."), row) for i, row in enumerate(rows)]
+        rows = self.get(key) or []
+        kind = self._holds(key)
+        return [_Table(self.source, f"{self.name}.{key}[{i}]".strip("."), kind, row) for i, row in enumerate(rows)]
 
-    def done(self) -> None:
-        for key in self.content:
-            if key not in self.asked:
-                self.fail(key, f"is not known here; known are {', '.join(sorted(self.asked))}")
+    def named(self) -> Mapping[str, Any]:
+        """Return the values of a table whose keys are names."""
+        return MappingProxyType({key: self.get(key) for key in self.content})
 
 
 def _conditions(table: _Table) -> Conditions:
-    parts = {key: tuple(_condition(row) for row in table.tables(key)) for key in ("all", "any", "none")}
-    table.done()
-    return Conditions(**parts)
+    return Conditions(**{key: tuple(_condition(row) for row in table.tables(key)) for key in ("all", "any", "none")})
 
 
 def _condition(table: _Table) -> Condition:
-    keyword, file_name = table.text("keyword"), bool(table.get("file_name", (bool,), False))
-    equals = table.get("equals", (str, int, float, bool))
-    condition = Condition(keyword, file_name, equals, table.pattern("matches"), table.get("exists", (bool,)))
-    table.done()
-    if bool(keyword) == file_name:
+    parts = {key: table.get(key) for key in ("keyword", "file_name", "equals", "matches", "exists")}
+    if bool(parts["keyword"]) == parts["file_name"]:
         table.fail("keyword", "name a keyword, or set file_name = true")
-    if sum(part is not None for part in (equals, condition.matches, condition.exists)) != 1:
+    if sum(parts[key] is not None for key in ("equals", "matches", "exists")) != 1:
         table.fail("equals", "give exactly one of equals, matches, exists")
-    return condition
+    return Condition(**parts)
 
 
 def _source(table: _Table) -> FactSource:
+    plain = ("keywords", "unit", "value", "default", "where", "extract", "skip", "join", "times", "bounds", "prefix")
     source = FactSource(
-        keywords=table.texts("keywords"),
-        unit=table.choice("unit", UNITS, ""),
-        value=table.get("value", (str, int, float, bool)),
-        default=table.get("default", (str, int, float, bool)),
-        where=cast(Any, table.choice("where", ("primary", "hdu", "any"), "any")),
-        extract=table.pattern("extract"),
-        skip=table.pattern("skip"),
-        join=table.get("join", (str,)),
-        times=table.texts("times"),
-        bounds=table.texts("bounds"),
-        cases=_cases(table),
-        prefix=table.text("prefix"),
-        values=_values(table.table("values")),
+        **{key: table.get(key) for key in plain},
+        cases=tuple(Case(_conditions(row), row.get("value")) for row in table.tables("cases")),
+        values=_without_case(table.table("values")),
     )
-    table.done()
     if source.bounds and len(source.bounds) != 4:
         table.fail("bounds", "name four keywords: first and last column, first and last row")
     return source
 
 
-def _values(table: _Table) -> Mapping[str, str | int | float | bool]:
-    found = {key.strip().casefold(): table.get(key, (str, int, float, bool)) for key in list(table.content)}
-    return MappingProxyType(found)
-
-
-def _cases(table: _Table) -> tuple[Case, ...]:
-    cases = []
-    for row in table.tables("cases"):
-        parts = {key: tuple(_condition(part) for part in row.tables(key)) for key in ("all", "any", "none")}
-        cases.append(Case(Conditions(**parts), row.get("value", (str, int, float, bool), needed=True)))
-        row.done()
-    return tuple(cases)
+def _without_case(table: _Table) -> Mapping[str, Any]:
+    return MappingProxyType({key.strip().casefold(): value for key, value in table.named().items()})
 
 
 def _sources(table: _Table, names: tuple[str, ...]) -> Mapping[str, FactSource]:
-    found = {name: _source(table.table(name)) for name in names if name in table.content}
-    table.asked.update(names)
-    table.done()
-    return MappingProxyType(found)
+    return MappingProxyType({name: _source(table.table(name)) for name in names if name in table.content})
 
 
 def _time(table: _Table) -> TimeRules:
     sources = []
     for row in table.tables("sources"):
-        form = row.choice("form", ("iso", "mjd", "jd"), "iso")
-        keywords = row.texts("keywords")
-        if not 1 <= len(keywords) <= 2:
+        parts = {key: row.get(key) for key in ("form", "keywords", "given", "extract")}
+        if not 1 <= len(parts["keywords"]) <= 2:
             row.fail("keywords", "name one keyword, or a date and a clock keyword")
-        sources.append(TimeSource(cast(Any, form), keywords, row.text("given"), row.pattern("extract")))
-        row.done()
-    marks = table.choice("marks", ("start", "mid", "end"), "start")
-    scale = table.choice("scale", ("utc", "tai", "header"), "utc")
-    rules = TimeRules(tuple(sources), table.number("clock_ahead_hours", 0.0) or 0.0, cast(Any, marks), cast(Any, scale))
-    table.done()
-    return rules
+        sources.append(TimeSource(**parts))
+    return TimeRules(tuple(sources), **{key: table.get(key) for key in ("clock_ahead_hours", "marks", "scale")})
 
 
 def _filters(table: _Table) -> FilterRules:
-    names = table.table("names")
-    for key in names.content:
-        names.text(key)
-    patterns = []
-    for row in table.tables("patterns"):
-        pattern = row.pattern("matches")
-        if pattern is None:
-            row.fail("matches", "is missing")
-        patterns.append(FilterPattern(pattern, row.text("gives", needed=True)))
-        row.done()
-    rules = FilterRules(
-        MappingProxyType({key.strip().casefold(): value for key, value in names.content.items()}),
-        tuple(patterns),
-        table.get("other", (str,)),
-    )
-    table.done()
-    return rules
-
-
-def _frame_rules(top: _Table) -> tuple[FrameRule, ...]:
-    rules = []
-    for row in top.tables("frames"):
-        frame_type = row.choice("type", FRAME_TYPES, "science")
-        parts = {key: tuple(_condition(part) for part in row.tables(key)) for key in ("all", "any", "none")}
-        row.done()
-        rules.append(FrameRule(cast(Any, frame_type), Conditions(**parts)))
-    return tuple(rules)
+    patterns = tuple(FilterPattern(row.get("matches"), row.get("gives")) for row in table.tables("patterns"))
+    return FilterRules(_without_case(table.table("names")), patterns, table.get("other"))
 
 
 def _detectors(table: _Table) -> DetectorRules:
-    rules = DetectorRules(
+    maps = table.table("maps")
+    return DetectorRules(
         select=_conditions(table.table("select")),
-        amplifiers=cast(Any, table.choice("amplifiers", ("whole", "assemble"), "whole")),
         group=_source(table.table("group")),
-        readouts=tuple(_sources(row, READOUT_FACTS) for row in table.tables("readouts")),
+        readouts=tuple(_sources(row, facts_of("readout")) for row in table.tables("readouts")),
         processed=_conditions(table.table("processed")),
-        maps=_maps(table.table("maps")),
-        planes=cast(Any, table.choice("planes", ("refuse", "first", "mean", "sum"), "refuse")),
-        facts=MappingProxyType({n: _source(table.table(n)) for n in DETECTOR_FACTS if n in table.content}),
-        use_wcs=bool(table.get("use_wcs", (bool,), True)),
-        min_side_pix=int(table.get("min_side_pix", (int,), 16)),
+        maps=MappingProxyType({kind: _conditions(maps.table(kind)) for kind in MAP_KINDS if kind in maps.content}),
+        facts=_sources(table, facts_of("detectors")),
+        **{key: table.get(key) for key in ("amplifiers", "planes", "use_wcs", "min_side_pix")},
     )
-    table.asked.update(DETECTOR_FACTS)
-    table.done()
-    return rules
-
-
-def _maps(table: _Table) -> Mapping[str, Conditions]:
-    found: dict[str, Conditions] = {k: _conditions(table.table(k)) for k in MAP_KINDS if k in table.content}
-    table.asked.update(MAP_KINDS)
-    table.done()
-    return MappingProxyType(found)
-
-
-def _companions(top: _Table) -> tuple[CompanionRule, ...]:
-    rules = []
-    for row in top.tables("companions"):
-        kind, image = row.choice("kind", MAP_KINDS, "weight"), row.pattern("image")
-        if image is None:
-            row.fail("image", "is missing")
-        rules.append(CompanionRule(cast(Any, kind), image, row.text("file", needed=True)))
-        row.done()
-    return tuple(rules)
 
 
 def _layout(table: _Table) -> Layout:
@@ -264,37 +182,20 @@ def _layout(table: _Table) -> Layout:
     found = {}
     for name in places.content:
         row = places.table(name)
-        xi, eta = row.number("xi_arcsec"), row.number("eta_arcsec")
-        if xi is None or eta is None:
+        if not {"xi_arcsec", "eta_arcsec"} <= row.content.keys():
             row.fail("xi_arcsec", "give xi_arcsec and eta_arcsec")
-        found[name] = DetectorPlace(xi, eta, row.number("rotation_deg", 0.0) or 0.0)
-        row.done()
-    layout = Layout(MappingProxyType(found), table.text("section_keyword"), table.text("size_keyword"))
-    table.done()
-    return layout
+        found[name] = DetectorPlace(row.get("xi_arcsec"), row.get("eta_arcsec"), row.get("rotation_deg"))
+    return Layout(MappingProxyType(found), table.get("section_keyword"), table.get("size_keyword"))
 
 
 def _grades(table: _Table) -> Mapping[str, Mapping[str, GradeLimits]]:
     found = {}
     for filter_name in table.content:
         of_filter = table.table(filter_name)
-        limits = {}
-        for grade in of_filter.content:
-            if grade not in {"A", "B", "C"}:
-                of_filter.fail(grade, "is no grade, use A, B or C")
-            row = of_filter.table(grade)
-            n_stars = row.get("n_stars", (int,))
-            values = {
-                key: row.number(key) for key in ("seeing_arcsec", "ellipticity", "background_adu", "limiting_mag")
-            }
-            limits[grade] = GradeLimits(**values, n_stars=n_stars)
-            row.done()
+        rows = {grade: of_filter.table(grade) for grade in of_filter.content}
+        limits = {grade: GradeLimits(**{key: row.get(key) for key in row.keys}) for grade, row in rows.items()}
         found[filter_name] = MappingProxyType(limits)
     return MappingProxyType(found)
-
-
-def _by_filter(table: _Table, kinds: tuple[type, ...]) -> Mapping[str, Any]:
-    return MappingProxyType({key: table.get(key, kinds) for key in list(table.content)})
 
 
 def parse_profile(text: str, source: str) -> Instrument:
@@ -303,43 +204,32 @@ def parse_profile(text: str, source: str) -> Instrument:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as trouble:
         raise RecipeError(f"{source} is no valid TOML ({trouble}); edit the profile", file=source) from trouble
-    top = _Table(source, "", content)
+    top = _Table(source, "", "top", content)
+    for key in ("pixel_scale_arcsec", "pointing_accuracy_arcmin"):
+        value = top.get(key)
+        if value is not None and not value > 0:
+            top.fail(key, "must be positive")
     observatory = top.table("observatory")
-    parity = top.get("parity", (int,), 1)
-    if parity not in {1, -1}:
-        top.fail("parity", f"is {parity}, use 1 (sky seen directly) or -1 (mirrored)")
-    scale = top.number("pixel_scale_arcsec")
-    if scale is not None and not scale > 0:
-        top.fail("pixel_scale_arcsec", "must be positive")
-    instrument = Instrument(
-        name=top.text("name", needed=True),
-        telescope=top.text("telescope"),
-        title=top.text("title"),
+    plain = (key.key for key in keys_of("top").values() if not key.holds)
+    return Instrument(
+        **{key: top.get(key) for key in plain},
         recognise=_conditions(top.table("recognise")),
-        facts=_sources(top.table("facts"), EXPOSURE_FACTS),
+        facts=_sources(top.table("facts"), facts_of("facts")),
         time=_time(top.table("time")),
-        frame_rules=_frame_rules(top),
+        frame_rules=tuple(FrameRule(row.get("type"), _conditions(row)) for row in top.tables("frames")),
         filters=_filters(top.table("filters")),
         detectors=_detectors(top.table("detectors")),
         layout=_layout(top.table("layout")),
         longitude_deg=_source(observatory.table("longitude")),
         latitude_deg=_source(observatory.table("latitude")),
-        priority=int(top.get("priority", (int,), 0)),
-        pixel_scale_arcsec=scale,
-        parity=parity,
-        position_angle_deg=top.number("position_angle_deg", 0.0) or 0.0,
-        pointing_accuracy_arcmin=top.number("pointing_accuracy_arcmin", 3.0) or 3.0,
         grades=_grades(top.table("grades")),
-        zero_points_mag=_by_filter(top.table("zero_points_mag"), _NUMBER),
-        reference_bands=_by_filter(top.table("reference_bands"), (str,)),
-        checksums=cast(Any, top.choice("checksums", ("require", "warn", "ignore"), "require")),
-        companions=_companions(top),
-        dq_bits=int(top.get("dq_bits", (int,), 0xFFFFFFFF)),
+        zero_points_mag=top.table("zero_points_mag").named(),
+        reference_bands=top.table("reference_bands").named(),
+        companions=tuple(
+            CompanionRule(row.get("kind"), row.get("image"), row.get("file")) for row in top.tables("companions")
+        ),
         source=source,
     )
-    observatory.done()
-    top.done()
-    return instrument
 
 
 def read_profile(path: str | os.PathLike[str]) -> Instrument:

@@ -28,7 +28,7 @@ from spica.files.workspace import Workspace
 from spica.instruments.registry import Registry, load_instruments
 from spica.model.association import Mode
 from spica.model.errors import DataError, TransientError
-from spica.model.image import FileKind
+from spica.model.image import FileKind, ImageState
 from spica.model.job import AttemptState, FileRef, Input, JobKind, item_of_file
 from spica.model.product import Role
 from spica.model.recipe import Recipe
@@ -57,9 +57,9 @@ class Found:
 class IntakeReport:
     """What became of each path: jobs planned, content known before (and as what), files that could not be read and why.
 
-    `known_as` names only content that came under another name than before; `busy` are files still being written.
-    `maps` are weight, error and data-quality maps that go with their images; `late` are maps, each with its image, that
-    came after it (or without it) and stay files of their own.
+    `known_as` names only content that came under another name than before, `refused` what was rejected when it came;
+    `busy` are files still being written. `maps` are weight, error and data-quality maps that go with their images;
+    `late` are maps, each with its image, that came after it (or without it) and stay files of their own.
     """
 
     plan_id: int | None = None
@@ -67,6 +67,7 @@ class IntakeReport:
     new: list[Path] = field(default_factory=list)
     known: list[Path] = field(default_factory=list)
     known_as: dict[Path, str] = field(default_factory=dict)
+    refused: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     busy: list[Path] = field(default_factory=list)
     maps: list[Path] = field(default_factory=list)
@@ -217,10 +218,11 @@ def _register(
     fresh: Fresh = {}
     refs = [_know(session, f, workspace, node_id, FileKind.EXPOSURE) for f in found]
     known = known_files(session, {r.id for r in refs})
-    names = _known_names(session, known)
+    names, refused = _known_names(session, known), _refused(session, known)
     for f, ref in zip(found, refs, strict=True):
         if f.sha256 in fresh or ref.id in known:
             report.known.append(f.path)
+            report.refused += [f.path] if ref.id in refused else []
             name = names[ref.id] if ref.id in known else fresh[f.sha256][1].path.name
             if short_name(name) != short_name(f.path.name):
                 report.known_as[f.path] = name
@@ -267,6 +269,12 @@ def _known_names(session: Session, file_ids: Collection[int]) -> dict[int, str]:
     """Return by what name known content goes: that under which it came first."""
     rows = session.execute(select(FileRow.id, FileRow.name).where(FileRow.id.in_(file_ids)))
     return {row[0]: row[1] for row in rows}
+
+
+def _refused(session: Session, file_ids: Collection[int]) -> set[int]:
+    """Return which known files were rejected."""
+    query = select(ImageRow.file_id).where(ImageRow.file_id.in_(file_ids), ImageRow.state == ImageState.REJECTED)
+    return {i for i in session.scalars(query) if i is not None}
 
 
 def _know(session: Session, f: Found, workspace: Workspace, node_id: int, kind: FileKind) -> FileRef:

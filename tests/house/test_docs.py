@@ -16,7 +16,8 @@ import pytest
 
 from spica.cli.main import VERBS, spica
 from spica.files import workspace
-from spica.files.scan import FileLimits
+from spica.files.source import FileLimits
+from spica.instruments.keys import PROFILE_KEYS, TABLES, UNITS, keys_of
 from spica.instruments.profile import parse_profile
 from spica.model.errors import SpicaError
 from spica.model.grade import Grade
@@ -284,6 +285,36 @@ def test_the_shown_profile_is_read():
     assert camera.name == "mycam"
     assert camera.grade_limits("u")["A"].seeing_arcsec == 1.2
     assert camera.grade_limits("u")["B"].n_stars == 30
+    assert camera.companions[0].name_for("0001.fits") == "0001.weight.fits"
+    assert (camera.time.marks, camera.checksums) == ("start", "warn")
+    assert [rule.frame_type for rule in camera.frame_rules] == ["flat", "other"]
+
+
+def test_every_key_of_a_profile_is_described():
+    text = page("instruments.md").partition("## Every key")[2]
+    for table, (heading, sentence) in TABLES.items():
+        _, found, body = text.partition(f"### {heading}\n")
+        assert found, table
+        body = body.partition("\n### ")[0]
+        assert sentence in body
+        for key in keys_of(table).values():
+            assert f"| `{key.key}` | " in body, f"{table} {key.key}"
+            assert key.text.replace("|", "\\|") in body
+            assert all(f"`{choice}`" in body for choice in key.choices if choice and key.key != "unit")
+    units = text.partition("### Units\n")[2]
+    assert [u for u in UNITS if u and f"| `{u}` | " not in units] == []
+
+
+def test_keys_that_cure_a_trap_are_keys_of_a_profile():
+    text = page("instruments.md").partition("## Traps")[2].partition("\n## ")[0]
+    cures = "\n".join(line.rpartition(" | ")[2] for line in text.splitlines() if line.startswith("| "))
+    words = {
+        w for code in re.findall(r"`([^`]+)`", cures) for w in re.findall(r"[a-z][a-z_]{3,}", code.partition("=")[0])
+    }
+    known = {key.key for key in PROFILE_KEYS} | {"spica", "calibration", "make", "ingest", "verify"}
+    values = {str(choice) for key in PROFILE_KEYS for choice in key.choices}
+    assert len(words) > 30
+    assert sorted(words - known - values - set(UNITS)) == []
 
 
 def test_the_shown_configuration_is_read(tmp_path):
