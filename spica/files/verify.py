@@ -209,10 +209,42 @@ def _walk(source: ByteSource, limits: FileLimits, sums: SumRule) -> FileReport:
     )
 
 
+_POSITIONS = (
+    {"ra", "dec"},
+    {"alpha_j2000", "delta_j2000"},
+    {"coord_ra", "coord_dec"},
+    {"x_image", "y_image"},
+    {"x", "y", "flux"},
+)
+
+
+def _table_words(headers: tuple[HeaderCards, ...]) -> str:
+    """Say what the tables of a file are, by the names of units and columns that their writers use."""
+    names = {str(header.get("EXTNAME") or "").strip().upper() for header in headers}
+    columns = {str(value).strip().lower() for header in headers for value in _column_names(header)}
+    if "PSF_DATA" in names or "polnaxis" in columns:
+        return "a PSF model of PSFEx"
+    if any(column.startswith("kdtree_") for column in columns):
+        return "a search tree over a catalogue"
+    if any(name.startswith("LDAC_") for name in names):
+        return "an LDAC catalogue of sources"
+    if any(pair <= columns for pair in _POSITIONS):
+        return "a catalogue of sources"
+    return "a FITS table"
+
+
+def _column_names(header: HeaderCards) -> list[str]:
+    n_fields = header.get("TFIELDS")
+    count = min(n_fields, 999) if isinstance(n_fields, int) else 0
+    return [name for i in range(1, count + 1) if isinstance(name := header.get(f"TTYPE{i}"), str)]
+
+
 def _words(kind: FileKind, headers: tuple[HeaderCards, ...], broken: bool) -> str:
     """Say what a FITS file is."""
-    if kind in {"image", "table"}:
-        return f"a FITS {kind}"
+    if kind == "table":
+        return _table_words(headers)
+    if kind == "image":
+        return "a FITS image"
     if any(header.get("GROUPS") is True and header.get("NAXIS1") == 0 for header in headers):
         return "a FITS file of random groups"
     if any(is_compressed_image(header) or header.get("NAXIS") == 1 for header in headers):

@@ -129,6 +129,14 @@ class FrameRule:
 
 
 @dataclass(frozen=True)
+class IgnoreRule:
+    """Files whose headers meet the conditions are no exposures; `what` says what they are."""
+
+    what: str
+    conditions: Conditions
+
+
+@dataclass(frozen=True)
 class FilterPattern:
     """A raw filter name that matches gets the canonical name `gives` (regex groups as `\\1`)."""
 
@@ -235,6 +243,8 @@ class Instrument:
         East and north positive.
     checksums : {"require", "warn", "ignore"}
         What a stated CHECKSUM or DATASUM that does not match is.
+    ignored : tuple of IgnoreRule
+        Files of this camera that hold images, but no exposures.
     companions : tuple of CompanionRule
         Files beside an image that hold its maps.
     dq_bits : int
@@ -265,6 +275,7 @@ class Instrument:
     reference_bands: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     checksums: ChecksumRule = "require"
     companions: tuple[CompanionRule, ...] = ()
+    ignored: tuple[IgnoreRule, ...] = ()
     dq_bits: int = 0xFFFFFFFF
     source: str = ""
 

@@ -105,6 +105,10 @@ TABLES: Mapping[str, tuple[str, str]] = MappingProxyType(
             "`[[frames]]`",
             "Types of frames; the first rule that holds counts, `science` where none does.",
         ),
+        "ignored": (
+            "`[[ignored]]`",
+            "Files that hold images but no exposures; they are passed over, and the reason says what they are.",
+        ),
         "filters": ("`[filters]`", "Raw filter names to canonical ones: names, then patterns, then `other`."),
         "filter_names": ("`[filters.names]`", "Raw name, without case, to canonical name."),
         "filter_pattern": ("`[[filters.patterns]]`", "The first that matches counts."),
@@ -150,6 +154,7 @@ _TOP = (
     ProfileKey("top", "facts", "table", "facts of the exposure", holds="facts"),
     ProfileKey("top", "time", "table", "when the exposure was", holds="time"),
     ProfileKey("top", "frames", "tables", "types of frames", holds="frame"),
+    ProfileKey("top", "ignored", "tables", "files that are no exposures", holds="ignored"),
     ProfileKey("top", "filters", "table", "canonical names of filters", holds="filters"),
     ProfileKey("top", "detectors", "table", "units of the file, and their facts", holds="detectors"),
     ProfileKey("top", "layout", "table", "where detectors sit", holds="layout"),
@@ -240,6 +245,8 @@ _TIME = (
 _FRAMES_AND_FILTERS = (
     ProfileKey("frame", "type", "text", "what frames that meet the conditions are", "science", FRAME_TYPES),
     *_conditions("frame"),
+    ProfileKey("ignored", "what", "text", "what such files are, with its article", needed=True),
+    *_conditions("ignored"),
     ProfileKey("filters", "names", "table", "raw names to canonical ones", holds="filter_names"),
     ProfileKey("filters", "patterns", "tables", "patterns of raw names", holds="filter_pattern"),
     ProfileKey(

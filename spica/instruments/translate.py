@@ -30,7 +30,7 @@ _NO_SOURCE = FactSource()
 def frame_type_of(instrument: Instrument, headers: Sequence[HeaderCards], file_name: str = "") -> FrameType:
     """Return the type of the first frame rule the headers meet, `science` where none does."""
     for rule in instrument.frame_rules:
-        if meets(rule.conditions, headers, file_name):
+        if not rule.conditions.is_empty and meets(rule.conditions, headers, file_name):
             return rule.frame_type
     return "science"
 

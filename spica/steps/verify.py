@@ -12,6 +12,7 @@ from spica.files.slug import short_name, slug
 from spica.files.verify import CHECKSUM_CODES, FileLimits, FileReport, Problem, verify_file
 from spica.files.wcs import WcsError, place_on_sky, wcs_keyword_cards
 from spica.instruments.base import Instrument
+from spica.instruments.lookup import meets
 from spica.instruments.registry import Registry, load_instruments
 from spica.instruments.translate import translate
 from spica.model.errors import DataError
@@ -55,10 +56,12 @@ def verify_exposure(context: StepContext, given: ResolvedInput, registry: Regist
         return None
     if instrument is None:
         told = "".join(f"; {w.text}" for w in warnings)
-        reason = Reason("no_image", f"{given.file.name} holds no image, it is {report.what}; it is passed over{told}")
-        context.record(ExposureRecord(item, name, None, (reason,)))
-        context.ignored(item, reason)
+        _ignore(context, item, name, "no_image", f"{given.file.name} holds no image, it is {report.what}{told}")
         return None
+    for rule in instrument.ignored:
+        if not rule.conditions.is_empty and meets(rule.conditions, report.headers, given.file.name):
+            _ignore(context, item, name, "no_exposure", f"{given.file.name} is no exposure, it is {rule.what}")
+            return None
     try:
         sheet = make_sheet(item, name, translate(instrument, report.headers, given.file.name), instrument)
     except (DataError, WcsError) as error:
@@ -66,6 +69,14 @@ def verify_exposure(context: StepContext, given: ResolvedInput, registry: Regist
         return None
     reasons = (*judge_wcs(report.headers, sheet, instrument), *(_reason(p) for p in warnings))
     return _register(context, item, name, path, _with_alias(context, sheet), report, _in_one_line(reasons))
+
+
+def _ignore(context: StepContext, item: str, name: str, code: str, text: str) -> None:
+    """Record that a file is none of those that are taken in, and what it is."""
+    cure = "; as a reference: spica reference add" if "catalogue of sources" in text else ""
+    reason = Reason(code, f"{text}; it is passed over{cure}")
+    context.record(ExposureRecord(item, name, None, (reason,)))
+    context.ignored(item, reason)
 
 
 def _in_one_line(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:

@@ -234,3 +234,20 @@ class TestBytesBehindTheEnd:
         last = raw.rindex(b"NAXIS2  =")
         shorter = raw[:last] + raw[last:].replace(b"50 ", b"20 ", 1)
         assert self._codes(whole, shorter) == (["data_overflow"], [])
+
+
+KINDS = (
+    ("decam_cutouts_gaia/testcase9/calib/psfex-single/decam/CP/V4.8.2a/CP20131121/c4d_131122_030338_ooi_z_ls9/"
+     "c4d_131122_030338_ooi_z_ls9-S21-psfex.fits.gz", "a PSF model of PSFEx"),
+    ("decam_cutouts_gaia/testcase9/tycho2.kd.fits.gz", "a search tree over a catalogue"),
+    ("decam_cutouts_gaia/testcase9/gaia/chunk-05571.fits.gz", "a catalogue of sources"),
+    ("lco_catalogues/elp1m008-fl05-20160217-0218-e90_cat.fits.gz", "a catalogue of sources"),
+    ("megacam_d3_catalogue/v695833-e0-c000.xy.fits.gz", "a catalogue of sources"),
+    ("hst_acs_wfc_reference/qbu1641sj_idc.fits.gz", "a FITS table"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "what"), KINDS, ids=[what for _, what in KINDS])
+def test_tables_are_called_by_what_they_are(test_data, name, what):
+    report = verify_file(test_data / name)
+    assert (report.kind, report.what, report.problems) == ("table", what, ())

@@ -42,6 +42,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "filter_pattern": {"matches": "a", "gives": "b"},
     "place": {"xi_arcsec": 1.0, "eta_arcsec": 2.0},
     "companion": {"image": "a", "file": "b"},
+    "ignored": {"what": "a mask"},
 }
 """The least that a table of each kind must hold."""
 PLACES: dict[str, tuple[str | int, ...]] = {
@@ -56,6 +57,7 @@ PLACES: dict[str, tuple[str | int, ...]] = {
     "time": ("time",),
     "time_source": ("time", "sources", 0),
     "frame": ("frames", 0),
+    "ignored": ("ignored", 0),
     "filters": ("filters",),
     "filter_names": ("filters", "names"),
     "filter_pattern": ("filters", "patterns", 0),

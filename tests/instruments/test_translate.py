@@ -14,6 +14,7 @@ from spica.files.wcs import parity, pixel_scale_arcsec, read_wcs, tan_cards
 from spica.instruments.facts import MissingFactError
 from spica.instruments.profile import parse_profile
 from spica.instruments.registry import explain, load_instruments, translate
+from spica.instruments.translate import frame_type_of
 
 CD = np.diag([-0.3, 0.3]) / 3600
 
@@ -428,3 +429,8 @@ def test_hostile_values_end_in_facts_or_in_a_missing_fact(registry, text):
         except MissingFactError:
             exptime = 120.0
         assert exptime > 0
+
+
+def test_a_frame_rule_without_conditions_never_holds():
+    profile = parse_profile('name = "x"\n[[frames]]\ntype = "flat"\n', "x.toml")
+    assert frame_type_of(profile, _simulated()) == "science"

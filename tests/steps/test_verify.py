@@ -205,3 +205,14 @@ def test_limits_of_the_workspace_hold(step_bench: Any, tmp_path: Any) -> None:
     fits.HDUList([fits.PrimaryHDU(), *(fits.ImageHDU() for _ in range(5))]).writeto(path)
     ran = step_bench.run("assess", [("exposure", "file:1", path)], min_inputs=0, facts={"limits": {"max_hdus": 3}})
     assert ran.whole()["file:1"].reason.code == "too_many_hdus"
+
+
+def test_an_ignored_file_of_a_camera_says_what_it_is(step_bench: Any, test_data: Any) -> None:
+    """A map of the distortion bears all keywords of its camera, and is no exposure."""
+    path = test_data / "hst_acs_wfc_reference/02c1450oj_d2i.fits.gz"
+    ran = step_bench.run("assess", [("exposure", "file:1", path)], "quality.plots=false", min_inputs=0)
+    assert ran.code == 0, ran.result.failure
+    (outcome,) = ran.result.outcomes
+    assert outcome.outcome == "ignored"
+    assert outcome.reason.text.startswith("02c1450oj_d2i.fits.gz is no exposure, it is a distortion reference file")
+    assert ran.record("exposure")["state"] is None

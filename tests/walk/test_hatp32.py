@@ -88,7 +88,8 @@ def night(test_data: Path, short_place: Path) -> Iterator[Night]:
     try:
         spica("init", folder)
         spica("reference", "add", data / "refcat_tycho2.fits.gz", "--mag-system", "Vega")
-        spica("ingest", *sorted(data.glob("HATP*.FITS.gz")), "--wait")
+        lean = ("--set", "quality.plots=false", "--set", "resources.batch=12")
+        spica("ingest", *sorted(data.glob("HATP*.FITS.gz")), *lean, "--wait")
         said = {"survey": spica("schedule", "survey", *EVERY, "--wait", "--json")}
         place = ("--ra", str(CENTRE[0]), "--dec", str(CENTRE[1]), "--radius", str(RADIUS))
         said["area"] = spica("schedule", "area", *place, *EVERY, "--wait", "--json")
