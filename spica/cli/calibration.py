@@ -110,7 +110,7 @@ def calibration_add(
     """
     from spica.db.person import audit
     from spica.model.calibration import MasterKind
-    from spica.scheduling.master import Given, add_masters
+    from spica.scheduling.given import Given, add_masters
 
     given = Given(MasterKind(kind), instrument, filter_name, run, any_run, first_night, last_night)
     with open_survey(ctx) as (workspace, database):

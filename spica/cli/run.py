@@ -16,8 +16,11 @@ from spica.cli.door import open_survey, plain, print_json, say, workspace_of
 from spica.cli.wait import progress_bar, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spica.db.engine import Database
     from spica.files.workspace import Workspace
+    from spica.model.overview import ImageEntry
     from spica.model.recipe import Recipe
     from spica.scheduling.intake import IntakeReport
     from spica.scheduling.select import Scheduled
@@ -143,6 +146,22 @@ def _say_refused(report: IntakeReport) -> None:
         )
 
 
+def _say_rejected(rejected: Sequence[ImageEntry]) -> None:
+    """Say a line for each rejected file, then once each the lines that a profile lacks, and how to go on."""
+    lacking: dict[str, None] = {}
+    for image in rejected:
+        texts = []
+        for reason in image.reason:
+            line, _, lines = reason.text.partition("\n")
+            texts.append(line.removesuffix(", for example:"))
+            lacking |= {lines: None} if lines else {}
+        say(f"  {image.name}: {'; '.join(texts)}")
+    for lines in lacking:
+        say("lines for the profile, for example:\n" + "\n".join(f"    {line}" for line in lines.split("\n")))
+    if rejected:
+        say("once the cause is mended: spica reassess --rejected --wait")
+
+
 def _say_late(report: IntakeReport) -> None:
     """Say which maps came without their image and stay files of their own."""
     for path, image in report.late[:KNOWN_LINES]:
@@ -196,10 +215,7 @@ def _end_ingest(
         _say_late(report)
         if waited:
             click.echo(f"{len(images) - len(rejected)} exposures registered, {len(rejected)} rejected")
-        for image in rejected:
-            say(f"  {image.name}: {'; '.join(r.text for r in image.reason)}")
-        if rejected:
-            say("once the cause is mended: spica reassess --rejected --wait")
+        _say_rejected(rejected)
     _say_unreadable(report)
     if report.unreadable:
         return 5
