@@ -53,7 +53,7 @@ def test_no_path_of_one_machine(kept_files):
 
 def test_no_numbers_of_tickets(kept_files):
     words = r"\b(?:issue|ticket|bug|pull request|fix(?:es|ed)?|close[sd]?|resolve[sd]?)s? #?[0-9]+\b"
-    marks = r"\bGH-[0-9]+|(?<![\w&'\"/(:])#[0-9]{1,5}\b(?![0-9a-fA-F])"
+    marks = r"\bGH-[0-9]+|(?<![\w&'\"/(:-])#[0-9]{1,5}\b(?![0-9a-fA-F])"
     ticket = re.compile(f"{words}|{marks}", re.IGNORECASE)
     assert all(ticket.search(t) for t in ("# fixes #12", "see issue 7", "as in GH-9", "# because of #314"))
     kinds = (".py", ".md", ".toml", ".yml", ".html", "Makefile", "run")

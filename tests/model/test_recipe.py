@@ -94,7 +94,7 @@ def test_through_json_and_back() -> None:
     [
         ("stack.combin=median", "no parameter in [stack] 'combin'; did you mean 'combine'?"),
         ("stak.combine=median", "no section 'stak'; did you mean 'stack'?"),
-        ("zzz.combine=median", "known: engine quality"),
+        ("zzz.combine=median", "known: engine verify quality"),
         ("stack.combine", "is not section.key=value"),
         ("combine=median", "is not section.key=value"),
         ("stack.combine=mean", "[stack] combine = 'mean' is unknown; one of weighted median clipped"),
