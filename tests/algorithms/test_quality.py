@@ -111,6 +111,21 @@ def test_correlated_noise_is_seen_only_by_empty_apertures() -> None:
     assert 1.7 < quality.limiting_flux_adu / naive < 2.1  # 2 but for the rim of the aperture
 
 
+def test_the_depth_is_that_of_the_median_weight_though_empty_sky_lies_at_shallow_edges() -> None:
+    """Two thirds are deep and crowded, the rest shallow (a quarter of the weight) and empty."""
+    rng = np.random.default_rng(11)
+    weight = np.ones((SIZE, SIZE))
+    weight[: SIZE // 3] = 0.25
+    image = rng.normal(0, 1.0, (SIZE, SIZE)) / np.sqrt(weight)
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    for y0 in range(SIZE // 3 + 12, SIZE - 8, 22):
+        for x0 in range(10, SIZE - 8, 22):
+            image += 400.0 * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 4.0)
+    found = assess(image, weight=weight, parameters=STACK_PARAMETERS, rng=rng, saturation_adu=None)
+    expected = 5 * 1.0 * math.sqrt(math.pi) * 5.0
+    assert found.limiting_flux_adu == pytest.approx(expected, rel=0.2)
+
+
 def test_a_stack_keeps_its_weight_and_noise_follows_it() -> None:
     rng = np.random.default_rng(6)
     weight = np.ones((SIZE, SIZE), dtype=np.float32)

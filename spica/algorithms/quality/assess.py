@@ -199,10 +199,22 @@ def _aperture_sigma(
     diameter = LIMITING_APERTURE_ARCSEC / pixel_scale_arcsec
     if p.empirical_noise and rng is not None:
         occupied = (weight <= 0) | _near_sources(residual.shape, sources)
-        measured = aperture_noise(residual, occupied, diameter, p.empirical_apertures, rng)
+        measured = aperture_noise(_even_noise(residual, weight), occupied, diameter, p.empirical_apertures, rng)
         if math.isfinite(measured):
             return measured
     return _typical(noise, weight) * math.sqrt(math.pi) * 0.5 * diameter
+
+
+def _even_noise(residual: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the image with the noise that it has at its median weight everywhere.
+
+    Empty apertures lie where sources are few, which in a stack of dithered exposures is where it is shallow.
+    """
+    usable = weight > 0
+    if not usable.any():
+        return residual
+    typical = np.float32(np.median(weight[usable]))
+    return residual * np.sqrt(np.where(usable, weight, np.float32(0.0)) / typical)
 
 
 def _near_sources(shape: tuple[int, int], sources: NDArray) -> NDArray[np.bool_]:
