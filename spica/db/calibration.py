@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import Date, Select, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -15,10 +15,12 @@ from spica.db.context import HarvestContext
 from spica.db.file import set_kind
 from spica.db.tables.calibration import CalibrationRow, CalibrationUseRow
 from spica.db.tables.file import FileRow
+from spica.db.tables.product import ProductRow
 from spica.model.calibration import CalibrationUse, MasterKind, MasterRecord, Validity, Wanted
 from spica.model.errors import DataError, UsageError
 from spica.model.image import FileKind
 from spica.model.job import FileRef
+from spica.model.product import Role
 
 BY_FILTER = (MasterKind.FLAT, MasterKind.FRINGE)
 """Kinds that depend on the filter."""
@@ -36,6 +38,7 @@ class Master:
     exptime_s: float | None
     n_inputs: int
     withdrawn: bool
+    product_hash: str | None = None
 
 
 def register_master(
@@ -56,7 +59,7 @@ def register_master(
     """
     if kind in BY_FILTER and not validity.filter:
         raise UsageError(f"a {kind.value} holds for one filter; say --filter")
-    first, last = _night(validity.first_night), _night(validity.last_night)
+    first, last = read_night(validity.first_night), read_night(validity.last_night)
     if first is not None and last is not None and first > last:
         raise UsageError(f"the first night {first} is after the last {last}; exchange them")
     values = {
@@ -81,7 +84,8 @@ def register_master(
     return master_id
 
 
-def _night(text: str | None) -> date | None:
+def read_night(text: str | None) -> date | None:
+    """Return a night written as an ISO date, None where none is given; UsageError where it is no date."""
     try:
         return date.fromisoformat(text) if text else None
     except ValueError as trouble:
@@ -130,33 +134,31 @@ def has_masters(session: Session) -> bool:
     return session.scalar(select(CalibrationRow.id).where(CalibrationRow.withdrawn_at.is_(None)).limit(1)) is not None
 
 
-def known_masters(session: Session, product_hashes: Iterable[str]) -> frozenset[str]:
-    """Return which of the hashes are those of masters in use."""
-    query = select(CalibrationRow.product_hash).where(
+def known_masters(session: Session, product_hashes: Iterable[str]) -> dict[str, Master]:
+    """Return masters in use that were made of the frames and recipes of these hashes; of several the newest."""
+    query = _masters().where(
         CalibrationRow.product_hash.in_(list(product_hashes)), CalibrationRow.withdrawn_at.is_(None)
     )
-    return frozenset(h for h in session.scalars(query) if h is not None)
+    rows = session.execute(query.order_by(CalibrationRow.id))
+    return {row.product_hash: _master(row, file) for row, file in rows if row.product_hash is not None}
 
 
 def find_masters(session: Session, wanted: Wanted) -> dict[MasterKind, Master]:
     """Return the masters that an exposure gets, one of a kind: one statement.
 
-    A master fits where its camera is the exposure's, its run, filter and nights are the exposure's or not stated. Of
-    several the one of the exposure's own run counts before one for any run, then for darks the nearer exposure time,
-    then the nearer in time, then the newer.
+    A master fits where its camera is the exposure's, its run, filter and nights are the exposure's or not stated: what
+    an exposure does not know of itself, a master must not state. Of several the one of the exposure's own run counts
+    before one for any run, then for darks the nearer exposure time, then the nearer in time, then the newer.
     """
-    night = _night(wanted.night)
+    night = literal(read_night(wanted.night), Date)
     query = _masters().where(
         CalibrationRow.withdrawn_at.is_(None),
         CalibrationRow.instrument == wanted.instrument,
         or_(CalibrationRow.run.is_(None), CalibrationRow.run == wanted.run),
         or_(CalibrationRow.filter.is_(None), CalibrationRow.filter == wanted.filter),
+        or_(CalibrationRow.first_night.is_(None), CalibrationRow.first_night <= night),
+        or_(CalibrationRow.last_night.is_(None), CalibrationRow.last_night >= night),
     )
-    if night is not None:
-        query = query.where(
-            or_(CalibrationRow.first_night.is_(None), CalibrationRow.first_night <= night),
-            or_(CalibrationRow.last_night.is_(None), CalibrationRow.last_night >= night),
-        )
     found: dict[MasterKind, Master] = {}
     for master in sorted((_master(r, f) for r, f in session.execute(query)), key=lambda m: _distance(m, wanted)):
         found.setdefault(master.kind, master)
@@ -181,17 +183,32 @@ def list_masters(session: Session, *, withdrawn: bool = False) -> list[Master]:
 
 def masters_of(session: Session, image_id: int) -> list[tuple[Master, CalibrationUseRow]]:
     """Return the masters that the latest assessment of an exposure used, with how."""
+    return masters_of_images(session, [image_id]).get(image_id, [])
+
+
+def masters_of_images(session: Session, image_ids: Sequence[int]) -> dict[int, list[tuple[Master, CalibrationUseRow]]]:
+    """Return the masters of `masters_of` by image, for those that used any: one statement.
+
+    The latest assessment is the one whose facts sheet counts; where it used none, what an older one used is past.
+    """
     latest = (
-        select(func.max(CalibrationUseRow.attempt_id)).where(CalibrationUseRow.image_id == image_id).scalar_subquery()
+        select(ProductRow.image_id, func.max(ProductRow.attempt_id).label("attempt_id"))
+        .where(ProductRow.image_id.in_(image_ids), ProductRow.role == Role.FACTS.value)
+        .group_by(ProductRow.image_id)
+        .subquery()
     )
     query = (
         select(CalibrationRow, FileRow, CalibrationUseRow)
         .join(FileRow, FileRow.id == CalibrationRow.file_id)
         .join(CalibrationUseRow, CalibrationUseRow.calibration_id == CalibrationRow.id)
-        .where(CalibrationUseRow.image_id == image_id, CalibrationUseRow.attempt_id == latest)
-        .order_by(CalibrationRow.kind, CalibrationRow.id)
+        .join(latest, latest.c.image_id == CalibrationUseRow.image_id)
+        .where(CalibrationUseRow.attempt_id == latest.c.attempt_id)
+        .order_by(CalibrationUseRow.image_id, CalibrationRow.kind, CalibrationRow.id)
     )
-    return [(_master(r, f), use) for r, f, use in session.execute(query)]
+    found: dict[int, list[tuple[Master, CalibrationUseRow]]] = {}
+    for row, file, use in session.execute(query):
+        found.setdefault(use.image_id, []).append((_master(row, file), use))
+    return found
 
 
 def withdraw_master(session: Session, master_id: int) -> Master:
@@ -226,4 +243,5 @@ def _master(row: CalibrationRow, file: FileRow) -> Master:
         row.exptime_s,
         row.n_inputs,
         row.withdrawn_at is not None,
+        row.product_hash,
     )

@@ -26,21 +26,26 @@ from spica.reference.catalogue import write_reference
 from spica.reference.store import ReferenceStore
 
 DEFAULT_ACCURACY_ARCMIN = 3.0
+NO_STARS = "no reference stars"
+"""So begins what the store says of a field without any; a damaged catalogue says something else."""
+WITHOUT_REFERENCE = "--set astrometry.source=header where the headers hold a calibrated WCS"
 
 
 @dataclass(frozen=True)
 class Field:
-    """Centre and radius of an association, and the file of reference stars below the data root."""
+    """Centre and radius of an association, and the file of reference stars below the data root (None: without)."""
 
     ra_deg: float
     dec_deg: float
     radius_deg: float
-    relative_path: str
-    sha256: str
-    size: int
+    relative_path: str | None = None
+    sha256: str = ""
+    size: int = 0
 
-    def know(self, session: Session, workspace: Workspace) -> FileRef:
-        """Register the reference file and where it lies; return it as an input."""
+    def know(self, session: Session, workspace: Workspace) -> FileRef | None:
+        """Register the reference file and where it lies; return it as an input, None where there is none."""
+        if self.relative_path is None:
+            return None
         name = Path(self.relative_path).name
         file_id = know_file(session, self.sha256, self.size, FileKind.REFERENCE, name)
         know_location(session, file_id, know_node(session, workspace.node), "data", self.relative_path)
@@ -50,6 +55,8 @@ class Field:
 def find_reference(workspace: Workspace, recipe: Recipe, members: Sequence[Candidate]) -> Field:
     """Cut the reference stars of a field out of the local store.
 
+    Where positions come from the headers and the recipe names no catalogue, a field without stars has no reference.
+
     Raises
     ------
     TransientError
@@ -58,10 +65,14 @@ def find_reference(workspace: Workspace, recipe: Recipe, members: Sequence[Candi
     ra, dec, radius = enclosing_circle(members)
     radius += search_radius_deg(workspace, recipe, members)
     store = ReferenceStore(workspace.reference_folder)
+    from_header = recipe.astrometry.source == "header"
     try:
         catalogue = store.cone(ra, dec, radius, name=recipe.astrometry.reference or None)
     except DataError as error:
-        raise TransientError(str(error)) from error
+        if from_header and not recipe.astrometry.reference and str(error).startswith(NO_STARS):
+            return Field(ra, dec, radius)
+        other = "" if from_header else f", or {WITHOUT_REFERENCE}"
+        raise TransientError(f"{error}{other}") from error
     with tempfile.TemporaryDirectory(dir=workspace.roots["data"], prefix=".reference-") as folder:
         made = write_reference(Path(folder) / "reference.fits", catalogue)
         sha256, size = sha256_file(made), made.stat().st_size

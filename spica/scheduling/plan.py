@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from spica import __version__
 from spica.model.association import Association, Mode
@@ -15,6 +15,17 @@ from spica.scheduling.submit import Draft, Upstream
 
 
 @dataclass(frozen=True)
+class UsedMaster:
+    """A master that an exposure was corrected with, or weighted by; `scale`: amplitude of a fringe pattern."""
+
+    kind: str
+    name: str
+    sha256: str
+    corrected: bool
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
 class Member:
     """One exposure of a plan with the files its jobs read, by role, and the hash and quality that were judged."""
 
@@ -24,6 +35,7 @@ class Member:
     quality_id: int | None
     seeing_arcsec: float | None = None
     files: dict[str, FileRef] = field(default_factory=dict)
+    masters: tuple[UsedMaster, ...] = ()
 
 
 def product_hash(association: Association, members: tuple[Member, ...], recipe: Recipe) -> str:
@@ -88,7 +100,7 @@ def _astrometry(
         files += (Input(Role.REFERENCE, None, reference),)
     return Draft(
         kind=JobKind.ASTROMETRY,
-        engine=recipe.engine.astrometry,
+        engine="native" if recipe.astrometry.source == "header" else recipe.engine.astrometry,
         label=f"solve {label}",
         recipe=recipe,
         files=files,
@@ -195,7 +207,17 @@ def _deliver(
             "kind": kind.value,
             "planned_utc": planned_utc,
             "mode": association.mode.value,
-            "inputs": [{"item": item_of_image(m.image_id), "name": m.name, "sha256": m.sha256} for m in members],
+            "inputs": [_told(m) for m in members],
         },
         min_inputs=0,
     )
+
+
+def _told(member: Member) -> dict[str, object]:
+    """Return what the manifest says of an exposure: its item, name, hash, and the masters it was made with."""
+    said: dict[str, object] = {
+        "item": item_of_image(member.image_id),
+        "name": member.name,
+        "sha256": member.sha256,
+    }
+    return said | {"masters": [asdict(m) for m in member.masters]} if member.masters else said

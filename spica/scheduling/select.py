@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from spica.db.calibration import Master, masters_of_images
 from spica.db.engine import Database
 from spica.db.image import free_name, near_names, plan_image
 from spica.db.plan import add_plan, know_recipe, pinned, product_of, replaced_plan, standing_plan
 from spica.db.product import current_products
 from spica.db.selection import Judged, association_filter, judge, record_selection
+from spica.db.tables.calibration import CalibrationUseRow
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import ImageRow, MeasureRow
 from spica.db.tables.product import ProductRow
@@ -29,7 +31,7 @@ from spica.model.recipe import Recipe
 from spica.model.selection import Candidate, parse_rule, rule_sha256
 from spica.scheduling.field import Field, find_reference
 from spica.scheduling.group import Grouping, Ungrouped, group_area, group_single, group_survey, members_of
-from spica.scheduling.plan import Member, draft_jobs, product_hash
+from spica.scheduling.plan import Member, UsedMaster, draft_jobs, product_hash
 from spica.scheduling.submit import submit_jobs
 from spica.scheduling.wish import Wish
 
@@ -309,15 +311,28 @@ def read_members(session: Session, association: Association) -> tuple[Member, ..
     files = current_products(session, ids, [r.value for r in ROLES])
     rows = {i.id: (i, f) for i, f in session.execute(_pixels(ids))}
     seeing = dict(_seeing(session, ids))
+    masters = masters_of_images(session, ids)
     members = []
     for candidate in pinned(session, ids):
         image, pixels = rows[candidate.image_id]
         given = {Role.EXPOSURE.value: _ref(detrended.get(image.id, pixels))}
         given |= {r.value: _ref(files[image.id, r.value]) for r in ROLES if (image.id, r.value) in files}
         members.append(
-            Member(image.id, image.name, candidate.sha256, candidate.quality_id, seeing.get(image.id), given)
+            Member(
+                image.id,
+                image.name,
+                candidate.sha256,
+                candidate.quality_id,
+                seeing.get(image.id),
+                given,
+                tuple(_used(master, use) for master, use in masters.get(image.id, [])),
+            )
         )
     return tuple(members)
+
+
+def _used(master: Master, use: CalibrationUseRow) -> UsedMaster:
+    return UsedMaster(master.kind.value, master.file.name, master.file.sha256, use.corrected, use.scale)
 
 
 def _detrended(session: Session, ids: Sequence[int]) -> dict[int, FileRow]:

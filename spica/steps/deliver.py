@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,22 +144,48 @@ def _manifest(
 
 
 def _items(context: StepContext, record: StackRecord) -> tuple[tuple[ManifestItem, ...], tuple[ManifestItem, ...]]:
-    """Return what entered the product and what was planned but left out, with the reason where it is known here."""
+    """Return what entered the product and what was planned but left out, with the reason where it is known here.
+
+    Masters that exposures were corrected with or weighted by come after the exposures.
+    """
     given = context.request.facts.get("inputs")
     shares = {c.item: c for c in record.contributions}
     reasons = {o.item: o for o in context.inputs.left_out}
-    used, left = [], []
+    used: list[ManifestItem] = []
+    left: list[ManifestItem] = []
+    entered: list[dict[str, Any]] = []
     for entry in given if isinstance(given, list) else []:
         item, name, sha256 = str(entry["item"]), str(entry["name"]), str(entry["sha256"])
         share = shares.get(item)
         if share is not None:
             facts = (Fact("weight_fraction", share.weight_fraction), Fact("flux_scale", share.flux_scale))
-            used.append(ManifestItem(name, Role.EXPOSURE, sha256, "", facts))
+            used.append(ManifestItem(name, Role.EXPOSURE, sha256, "", facts + _of_masters(entry)))
+            entered.append(entry)
         elif record.kind == "stack":
             left.append(ManifestItem(name, Role.EXPOSURE, sha256, _why(reasons.get(item))))
         else:
-            used.append(ManifestItem(name, Role.EXPOSURE, sha256))
-    return tuple(used), tuple(left)
+            used.append(ManifestItem(name, Role.EXPOSURE, sha256, "", _of_masters(entry)))
+            entered.append(entry)
+    return (*used, *_masters(entered)), tuple(left)
+
+
+def _of_masters(entry: dict[str, Any]) -> tuple[Fact, ...]:
+    """Return for an exposure the hash of each master, under `<kind>_corrected` or `<kind>_weighted`."""
+    facts = []
+    for m in entry.get("masters") or ():
+        facts.append(Fact(f"{m['kind']}_{'corrected' if m['corrected'] else 'weighted'}", str(m["sha256"])))
+        if m.get("scale") is not None:
+            facts.append(Fact(f"{m['kind']}_scale", float(m["scale"]), "ADU"))
+    return tuple(facts)
+
+
+def _masters(entries: Sequence[dict[str, Any]]) -> tuple[ManifestItem, ...]:
+    """Return the masters of exposures, each once, with the number of exposures that name it."""
+    seen = [(str(m["kind"]), str(m["name"]), str(m["sha256"])) for e in entries for m in e.get("masters") or ()]
+    return tuple(
+        ManifestItem(name, kind, sha256, "", (Fact("n_exposures", n),))
+        for (kind, name, sha256), n in sorted(Counter(seen).items())
+    )
 
 
 def _why(outcome: ItemOutcome | None) -> str:

@@ -48,6 +48,11 @@ class RawFrame:
     sheet: FactsSheet
     weight: Path | None
 
+    @property
+    def exptime_s(self) -> float:
+        """Return the exposure time, 0 where it is unknown."""
+        return float(self.sheet.exposure.exptime_s or 0.0)
+
 
 @dataclass(frozen=True)
 class Detector:
@@ -63,25 +68,36 @@ def run(context: StepContext) -> None:
     """Combine detector by detector; frames that do not fit or are refused are left out with the reason."""
     kind = MasterKind(str(context.request.facts["kind"]))
     frames = _alike(context, [_raw_frame(context, given) for given in context.of_role(Role.EXPOSURE)])
+    if kind is MasterKind.DARK:
+        frames = _timed(context, frames)
     if not frames:
+        context.check_floor()
         raise DataError("no frame is left to combine; look at the outcomes of this job")
-    refused: dict[int, str] = {}
     norm = _mosaic_norm(context, frames) if kind is MasterKind.FLAT else None
-    made: list[MasterFrame] = []
+    made: list[MasterFrame | NoUsableFrameError] = []
     sheets = frames[0].sheet.detectors
     for i, sheet in enumerate(sheets):
         context.progress(i, len(sheets), sheet.name)
         with _unpacked(context, frames, i) as detector:
             try:
-                master = _combine(context, kind, detector, frames, norm)
+                made.append(_combine(context, kind, detector, frames, norm))
             except NoUsableFrameError as error:
-                raise DataError(f"detector {sheet.name}: {error}") from error
-        refused |= {r.index: f"detector {sheet.name}: {r.reason}" for r in master.refused}
-        made.append(master)
+                made.append(error)
     context.progress(len(sheets), len(sheets), "")
-    _judge_frames(context, frames, refused)
+    n_used = _judge_frames(context, frames, sheets, made)
     context.check_floor()
-    _write(context, kind, frames, sheets, made, len(frames) - len(refused))
+    masters = [
+        m if isinstance(m, MasterFrame) else _empty(d, len(frames), m) for m, d in zip(made, sheets, strict=True)
+    ]
+    _write(context, kind, frames, sheets, masters, n_used)
+
+
+def _empty(sheet: DetectorSheet, n_frames: int, error: NoUsableFrameError) -> MasterFrame:
+    """Return the master of a detector for which no frame is usable: no pixel has a value."""
+    nothing = np.full((sheet.n_y, sheet.n_x), np.nan, np.float32)
+    n_used = np.zeros(nothing.shape, np.uint16)
+    levels, n_clipped = np.full(n_frames, np.nan), np.zeros(n_frames, np.int64)
+    return MasterFrame(nothing, nothing, n_used, levels, n_clipped, 1.0, error.refused)
 
 
 def _raw_frame(context: StepContext, given: ResolvedInput) -> RawFrame:
@@ -100,8 +116,26 @@ def _alike(context: StepContext, frames: Sequence[RawFrame]) -> list[RawFrame]:
         if shape == usual:
             kept.append(frame)
         else:
-            text = f"{frame.name} has other detectors than most frames ({len(shape)} of other names or sizes)"
+            text = f"{frame.name} has other detectors than most frames: {_words(shape)}, not {_words(usual)}"
             context.left_out(frame.item, Reason("other_detectors", text))
+    return kept
+
+
+def _words(shape: Sequence[tuple[str, int, int]]) -> str:
+    """Return the number of detectors with name and size of the first."""
+    name, n_y, n_x = shape[0] if shape else ("", 0, 0)
+    return f"{len(shape)} ({name or '-'} {n_x} x {n_y} ...)"
+
+
+def _timed(context: StepContext, frames: Sequence[RawFrame]) -> list[RawFrame]:
+    """Return the frames that have an exposure time; the others are left out: a dark is per second."""
+    kept = []
+    for frame in frames:
+        if frame.exptime_s > 0:
+            kept.append(frame)
+        else:
+            text = f"{frame.name} has an exposure time of {frame.exptime_s:g} s; as a dark it must have one above 0"
+            context.left_out(frame.item, Reason("no_time", text, frame.exptime_s, 0.0))
     return kept
 
 
@@ -165,7 +199,7 @@ def _mosaic_norm(context: StepContext, frames: Sequence[RawFrame]) -> NDArray[np
 
 
 def _times(frames: Sequence[RawFrame], dark: NDArray[np.float32] | None) -> list[float] | None:
-    return None if dark is None else [float(f.sheet.exposure.exptime_s or 0.0) for f in frames]
+    return None if dark is None else [f.exptime_s for f in frames]
 
 
 def _combine(
@@ -179,7 +213,7 @@ def _combine(
     if kind is MasterKind.BIAS:
         return combine_bias(detector.frames, kappa=r.clip_sigma)
     if kind is MasterKind.DARK:
-        times = [float(f.sheet.exposure.exptime_s or 0.0) for f in frames]
+        times = [f.exptime_s for f in frames]
         return combine_dark(detector.frames, times, detector.bias, kappa=r.clip_sigma)
     if kind is MasterKind.FRINGE:
         return combine_fringe(detector.frames, kappa=r.clip_sigma)
@@ -195,13 +229,30 @@ def _combine(
     )
 
 
-def _judge_frames(context: StepContext, frames: Sequence[RawFrame], refused: dict[int, str]) -> None:
-    """Say of every frame whether it was used; a frame refused for one detector is named with it."""
+def _judge_frames(
+    context: StepContext,
+    frames: Sequence[RawFrame],
+    sheets: Sequence[DetectorSheet],
+    made: Sequence[MasterFrame | NoUsableFrameError],
+) -> int:
+    """Say of every frame whether it was used, wholly or without some detectors; return how many were used.
+
+    A detector that no frame can serve counts against none of them, unless there is no other.
+    """
+    alive = [i for i, m in enumerate(made) if isinstance(m, MasterFrame)] or list(range(len(made)))
+    refused: dict[int, list[tuple[int, str]]] = {}
+    for i in alive:
+        for r in made[i].refused:
+            refused.setdefault(r.index, []).append((i, r.reason))
     for k, frame in enumerate(frames):
-        if k in refused:
-            context.left_out(frame.item, Reason("level", f"{frame.name}, {refused[k]}"))
-        else:
-            context.used(frame.item)
+        told = [(i, f"{frame.name}, detector {sheets[i].name}: {why}") for i, why in refused.get(k, [])]
+        if told and len(told) == len(alive):
+            context.left_out(frame.item, Reason("level", told[0][1]))
+            continue
+        for i, text in told:
+            context.left_out(frame.item, Reason("level", text), sheets[i].index)
+        context.used(frame.item, Reason("level", told[0][1]) if told else None)
+    return sum(len(refused.get(k, [])) < len(alive) for k in range(len(frames)))
 
 
 def _write(
@@ -225,6 +276,8 @@ def _write(
 
 
 def _bad_pixels(context: StepContext, flat: MasterFrame, sheet: DetectorSheet) -> NDArray[np.bool_]:
+    if not np.isfinite(flat.data).any():
+        return np.ones(flat.data.shape, np.bool_)
     return find_bad_pixels(flat.data, dark=_master(context, Role.DARK, sheet), bias=_master(context, Role.BIAS, sheet))
 
 
@@ -240,7 +293,7 @@ def _keep(
     path = context.folder / file_name
     write_mef(path, images, primary, compress=path.suffix == ".fz")
     context.add_product(kind.value, path, small=False)
-    times = {float(f.sheet.exposure.exptime_s or 0.0) for f in frames}
+    times = {f.exptime_s for f in frames}
     context.record(
         MasterRecord(
             product=path.name,
@@ -266,7 +319,7 @@ def _mean_mjd(frames: Sequence[RawFrame]) -> float | None:
 
 def _cards(context: StepContext, kind: MasterKind, frames: Sequence[RawFrame], n_used: int) -> HeaderCards:
     e = frames[0].sheet.exposure
-    times = {float(f.sheet.exposure.exptime_s or 0.0) for f in frames}
+    times = {f.exptime_s for f in frames}
     items: list[tuple[str, CardValue, str]] = [
         ("OBSTYPE", f"MASTER {kind.value.upper()}", "master calibration"),
         ("INSTRUME", e.instrument, "camera"),
@@ -287,10 +340,11 @@ def _cards(context: StepContext, kind: MasterKind, frames: Sequence[RawFrame], n
 
 def _detector_cards(sheet: DetectorSheet, master: MasterFrame) -> HeaderCards:
     n_clipped = int(master.n_clipped.sum())
+    values = master.data[np.isfinite(master.data)]
     return make_cards(
         [
             ("GAIN", sheet.gain_e_per_adu, "[electron/ADU]"),
-            ("MEDIAN", float(np.nanmedian(master.data)), "median"),
+            ("MEDIAN", float(np.median(values)) if values.size else None, "median"),
             ("NCLIPPED", n_clipped, "values clipped"),
             ("NORM", master.norm, "divided by"),
         ]

@@ -65,3 +65,34 @@ def test_the_pointing_error_comes_from_the_recipe_or_the_camera(field_world: Any
 def test_a_field_without_stars_says_how_to_add_them(field_world: Any) -> None:
     with pytest.raises(TransientError, match="spica reference"):
         find_reference(field_world.workspace, read_recipe([], []), [Candidate(10.0, -40.0)])
+
+
+def test_a_field_without_stars_names_the_headers_too(field_world: Any) -> None:
+    with pytest.raises(TransientError, match=r"astrometry\.source=header where the headers hold a calibrated WCS"):
+        find_reference(field_world.workspace, read_recipe([], []), [Candidate(10.0, -40.0)])
+
+
+def test_positions_of_headers_need_no_reference_and_take_one_that_is_there(field_world: Any) -> None:
+    workspace, recipe = field_world.workspace, read_recipe([], ["astrometry.source=header"])
+    bare = find_reference(workspace, recipe, [Candidate(10.0, -40.0)])
+    assert (bare.ra_deg, bare.dec_deg) == pytest.approx((10.0, -40.0), abs=1e-3)
+    assert bare.relative_path is None
+    with field_world.database.begin() as session:
+        assert bare.know(session, workspace) is None
+    covered = find_reference(workspace, recipe, [Candidate(150.0, 2.0)])
+    assert covered.relative_path is not None
+    assert (workspace.roots["data"] / covered.relative_path).is_file()
+
+
+def test_a_reference_asked_for_by_name_must_cover_the_field_whatever_the_headers_say(field_world: Any) -> None:
+    recipe = read_recipe([], ["astrometry.source=header", "astrometry.reference=stars"])
+    with pytest.raises(TransientError, match="no reference stars in stars"):
+        find_reference(field_world.workspace, recipe, [Candidate(10.0, -40.0)])
+
+
+def test_a_damaged_reference_is_not_taken_for_none(field_world: Any) -> None:
+    (path,) = field_world.workspace.reference_folder.glob("*.fits")
+    path.write_bytes(b"damaged")
+    recipe = read_recipe([], ["astrometry.source=header"])
+    with pytest.raises(TransientError, match="cannot be read"):
+        find_reference(field_world.workspace, recipe, [Candidate(150.0, 2.0)])

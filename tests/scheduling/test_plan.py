@@ -108,3 +108,13 @@ def test_switches_leave_jobs_out() -> None:
     drafts = draft_jobs(SURVEY, MEMBERS, None, recipe, 77, "D1_r")
     assert [d.kind for d in drafts] == ["astrometry", "stack", "quality"]
     assert drafts[1].min_inputs == 3
+
+
+def test_no_tool_solves_what_the_headers_state() -> None:
+    engines = ["engine.astrometry=astromatic", "engine.stack=astromatic"]
+    for source, solver in (("solve", "astromatic"), ("header", "native")):
+        recipe = read_recipe([], [*engines, f"astrometry.source={source}"])
+        drafts = draft_jobs(SURVEY, MEMBERS, None, recipe, 9, "d1_r")
+        by_kind = {d.kind: d.engine for d in drafts}
+        assert (by_kind["astrometry"], by_kind["stack"]) == (solver, "astromatic")
+        assert all(i.role != "reference" for i in drafts[0].files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -63,3 +64,48 @@ def test_a_damaged_file_is_seen(delivered: Any, tmp_path: Any) -> None:
     content[5000] ^= 1
     stack.write_bytes(content)
     assert check_files(manifest, folder) == (f"{stack.name} differs from the manifest; deliver it again",)
+
+
+def _used(kind: str, name: str, corrected: bool = True, scale: float | None = None) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "sha256": sha256_of(name), "corrected": corrected, "scale": scale}
+
+
+def sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_manifest_names_the_masters_of_its_inputs(chain: Any, step_bench: Any) -> None:
+    masters = [
+        [_used("bias", "bias.fits"), _used("flat", "flat1.fits"), _used("fringe", "fringe.fits", True, 12.5)],
+        [_used("bias", "bias.fits"), _used("flat", "flat2.fits", False)],
+        [],
+    ]
+    names = [
+        {"item": i, "name": chain.name(i), "sha256": sha256_of(i), "masters": m}
+        for i, m in zip(chain.items, masters, strict=True)
+    ]
+    left = {"item": "image:7", "name": "cloudy", "sha256": "c" * 64, "masters": [_used("flat", "flat9.fits")]}
+    inputs = [
+        *[(r, "image:9", p) for r, _, p in chain.made_inputs()],
+        ("solution", None, chain.solved.path("measures")),
+    ]
+    facts = {"name": "tiny_r", "kind": "stack", "mode": "survey", "inputs": [*names, left]}
+    ran = step_bench.run("deliver", inputs, "deliver.pdf=false", subject="image:9", facts=facts, min_inputs=0)
+    assert ran.code == 0, ran.result.failure
+    folder = ran.folder / "outgoing" / "tiny_r"
+    manifest = read_manifest(folder / "manifest.xml")
+    assert manifest == read_manifest(folder / "manifest.json")
+    told = [(i.role, i.name, i.sha256) for i in manifest.inputs]
+    assert told[:3] == [("exposure", n["name"], n["sha256"]) for n in names]
+    expected = (("bias", "bias.fits"), ("flat", "flat1.fits"), ("flat", "flat2.fits"), ("fringe", "fringe.fits"))
+    assert told[3:] == [(kind, name, sha256_of(name)) for kind, name in expected]
+    assert {i.name: i.facts[0].value for i in manifest.inputs[3:]} == {
+        "bias.fits": 2, "flat1.fits": 1, "flat2.fits": 1, "fringe.fits": 1,
+    }  # fmt: skip
+    said = [{f.name: f.value for f in i.facts if "_scale" not in f.name or "fringe" in f.name} for i in manifest.inputs]
+    assert said[0] == {"weight_fraction": said[0]["weight_fraction"], "bias_corrected": sha256_of("bias.fits"),
+                       "flat_corrected": sha256_of("flat1.fits"), "fringe_corrected": sha256_of("fringe.fits"),
+                       "fringe_scale": 12.5}  # fmt: skip
+    assert said[1]["flat_weighted"] == sha256_of("flat2.fits")
+    assert set(said[2]) == {"weight_fraction"}
+    assert [i.name for i in manifest.left_out] == ["cloudy"]
