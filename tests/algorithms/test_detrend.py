@@ -103,6 +103,14 @@ def test_line_levels_follow_a_step_and_are_not_bound_to_whole_counts() -> None:
     assert found.n_replaced == 0
 
 
+@pytest.mark.parametrize(("n", "period"), [(160, 250.0), (320, 377.0), (1024, 377.0)])
+def test_the_crest_of_a_drift_is_no_outlier(n: int, period: float) -> None:
+    truth = 700.0 + 15.0 * np.sin(2 * np.pi * np.arange(n) / period)
+    found = measure_overscan(overscan_strip(truth))
+    assert found.n_replaced == 0
+    assert np.abs(found.level - truth).max() < 5 * found.error_adu
+
+
 def test_the_ramp_at_the_start_of_a_readout_is_followed() -> None:
     truth = 700.0 + 80.0 * np.exp(-np.arange(900) / 15.0)
     found = measure_overscan(overscan_strip(truth))

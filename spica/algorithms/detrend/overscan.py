@@ -16,6 +16,7 @@ from spica.algorithms.robust import clipped_statistics, mad_rms, native_image
 OverscanMethod = Literal["constant", "lines", "polynomial"]
 
 _LINE_KAPPA = 6.0  # a line is replaced beyond so many rms of all lines about their running median
+_TREND_DEGREE = 5
 _FIT_KAPPA = 4.0
 _MIN_PIXELS = 4
 
@@ -60,8 +61,8 @@ def measure_overscan(
 
     The level of a line is the mean of its pixels within `kappa` read noises of their median: unlike the median
     itself it is not bound to half integers of the converter. Lines that depart by 6 rms from the running median of
-    `window_lines` take that median instead, so a bleeding star may cover almost half a window; at the ends it
-    shrinks, and the first ramp of a readout stays. Own derivation.
+    `window_lines`, plain and about a clipped polynomial, take the latter instead, so a bleeding star may cover almost
+    half a window; at the ends it shrinks, and the first ramp of a readout stays. Own derivation.
 
     Parameters
     ----------
@@ -160,16 +161,23 @@ def _read_noise(squares: NDArray, count: NDArray) -> float:
 
 
 def _replace_lines(mean: NDArray, count: NDArray, noise: float, window: int) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Level with outlying lines replaced by the running median, and which lines were kept."""
+    """Level with outlying lines replaced, and which lines were kept.
+
+    A line is an outlier where it departs from the running median of the levels, which follows steps, and from that
+    about a smooth trend, which follows the crest of a drift; the latter takes its place.
+    """
     place, seen = np.arange(mean.size), np.isfinite(mean)
     level = np.interp(place, place[seen], mean[seen])
-    running = _running_median(level, window // 2)
-    offset = level - running
     expected = noise / math.sqrt(max(float(np.median(count[seen])), 1.0)) if noise > 0 else 0.0
-    good = seen & (np.abs(offset) <= _LINE_KAPPA * max(mad_rms(offset[seen]), expected))
+    trend = _fit_lines(level, seen, _TREND_DEGREE)
+    about_trend = trend + _running_median(level - trend, window // 2)
+    good = np.zeros(mean.size, dtype=np.bool_)
+    for running in (_running_median(level, window // 2), about_trend):
+        offset = level - running
+        good |= seen & (np.abs(offset) <= _LINE_KAPPA * max(mad_rms(offset[seen]), expected))
     if not good.any():
         good = seen
-    return np.where(good, level, running), good
+    return np.where(good, level, about_trend), good
 
 
 def _running_median(level: NDArray, half: int) -> NDArray:
