@@ -93,6 +93,22 @@ class MasterSection:
 class AstrometrySection:
     """Match to the reference and joint fit."""
 
+    source: str = parameter(
+        "solve",
+        "-",
+        "where positions come from: `solve` fits them to a reference; `header` takes the WCS of exposures that are "
+        "calibrated already as it is, whatever the engine, and holds them against each other; a reference is then used "
+        "where one covers the field, and is not needed",
+        choices=("solve", "header"),
+    )
+    header_tolerance_pix: float = parameter(
+        0.5,
+        "pixel",
+        "with `source = header`: an exposure whose sources lie further from those of the others, or scatter more about "
+        "them per axis (by the median), is left out",
+        low=0.01,
+        high=10,
+    )
     reference: str = parameter("", "-", "name of the reference catalogue; empty: the best that covers the field")
     detection_sigma: float = parameter(10.0, "S/N", "sources used in the solution at least", low=3, high=1000)
     search_radius_arcmin: float = parameter(

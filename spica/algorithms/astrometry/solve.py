@@ -53,7 +53,7 @@ CLIP_PASSES = 6
 
 
 @dataclass(frozen=True)
-class _Scales:
+class Scales:
     """How the given errors are corrected: factor on centroids, addition in quadrature (rad) on reference stars."""
 
     factor: float
@@ -61,7 +61,7 @@ class _Scales:
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
     ensemble: Ensemble
     chips: list[Chip]
     observations: Observations
@@ -88,7 +88,7 @@ def solve_astrometry(
     """
     choices = parameters or AstrometryParameters()
     _check(ensemble, reference, choices)
-    problem = _set_up(ensemble, reference, choices)
+    problem = set_up(ensemble, reference, choices)
     nominal = nominal_state(ensemble, problem.chips, choices.degree)
     seen = observations_to_match(ensemble, problem.chips, choices, problem.observations)
     start = find_start(ensemble, problem.chips, seen, nominal, problem.places.vectors, reference,
@@ -122,7 +122,7 @@ def _check(ensemble: Ensemble, reference: ReferenceStars, choices: AstrometryPar
         raise ValueError("the columns of the reference differ in length; pass one value per star")
 
 
-def _set_up(ensemble: Ensemble, reference: ReferenceStars, choices: AstrometryParameters) -> _Problem:
+def set_up(ensemble: Ensemble, reference: ReferenceStars, choices: AstrometryParameters) -> Problem:
     chips, where = build_chips(ensemble, choices)
     observations = build_observations(ensemble, chips, where, choices)
     keys = sorted({key for key, _ in where})
@@ -130,7 +130,7 @@ def _set_up(ensemble: Ensemble, reference: ReferenceStars, choices: AstrometryPa
     for (key, _), chip in where.items():
         chip_group[chip] = keys.index(key)
     exposure_group = np.array([keys.index(chip_key(ensemble, i, choices)) for i in range(len(ensemble.exposures))])
-    return _Problem(
+    return Problem(
         ensemble, chips, observations, _places(ensemble, reference, choices), chip_group, exposure_group, choices
     )
 
@@ -163,12 +163,12 @@ def _common_epoch(ensemble: Ensemble, reference: ReferenceStars) -> float:
     return float(np.median(dates)) if dates.size else reference.epoch_year
 
 
-def _iterate(problem: _Problem, start: Start, state: State) -> Solved:
+def _iterate(problem: Problem, start: Start, state: State) -> Solved:
     """Alternate association, steps and clipping; the radius follows the scatter."""
     choices, observations = problem.parameters, problem.observations
     alive = np.array([one is not None for one in start.matches])
     radius, smallest = _radii(problem, start)
-    scales, failures = _Scales(1.0, 0.0), list(start.failures)
+    scales, failures = Scales(1.0, 0.0), list(start.failures)
     count = len(alive)
     free = FreeParameters(np.zeros(count, dtype=np.int64), np.full(len(problem.chips), -1), problem.chip_group,
                           problem.exposure_group)  # fmt: skip
@@ -177,14 +177,14 @@ def _iterate(problem: _Problem, start: Start, state: State) -> Solved:
     for turn in range(choices.n_associations):
         if not alive.any():
             break
-        stars = _associate(problem, state, alive, radius)
+        stars = associate(problem, state, alive, radius)
         alive = _drop_unlinked(problem, stars, alive, failures)
-        weights = _weigh(problem, stars, alive, scales)
+        weights = weigh(problem, stars, alive, scales)
         for _ in range(choices.n_steps):
             free = _free(problem, stars, weights, alive)
             state = gauss_newton_step(observations, state, stars, _with_lever(stars, weights), problem.places, free)
-            scales = _rescale(problem, state, stars, weights, scales)
-            weights = _clip(problem, state, stars, _weigh(problem, stars, alive, scales))
+            scales = rescale(problem, state, stars, weights, scales)
+            weights = clip_detections(problem, state, stars, weigh(problem, stars, alive, scales))
         spread = _median_gap(problem, state, stars, weights)
         if turn < choices.n_associations - 1:
             radius = float(np.clip(8.0 * spread, max(0.4 * radius, smallest), radius))
@@ -196,7 +196,7 @@ def _iterate(problem: _Problem, start: Start, state: State) -> Solved:
     )  # fmt: skip
 
 
-def _radii(problem: _Problem, start: Start) -> tuple[float, float]:
+def _radii(problem: Problem, start: Start) -> tuple[float, float]:
     """Return first and smallest association radius, rad.
 
     The first covers detectors away from their nominal places (`layout_error_pix`) and the match's own tolerance,
@@ -217,7 +217,7 @@ def _radii(problem: _Problem, start: Start) -> tuple[float, float]:
     return float(np.clip(max(own, wide), smallest, limit)), smallest
 
 
-def _associate(problem: _Problem, state: State, alive: Bools, radius: float) -> Stars:
+def associate(problem: Problem, state: State, alive: Bools, radius: float) -> Stars:
     observations = problem.observations
     vectors, _ = sky_vectors(observations, state, focal_positions(observations, state.polynomial))
     rows = np.flatnonzero(alive[observations.exposure])
@@ -229,7 +229,7 @@ def _associate(problem: _Problem, state: State, alive: Bools, radius: float) -> 
     return Stars(star, reference.astype(np.int64))
 
 
-def _drop_unlinked(problem: _Problem, stars: Stars, alive: Bools, failures: list[ExposureOutcome | None]) -> Bools:
+def _drop_unlinked(problem: Problem, stars: Stars, alive: Bools, failures: list[ExposureOutcome | None]) -> Bools:
     """Leave out exposures with too few linked stars, or with no chain of stars to the reference."""
     observations, choices = problem.observations, problem.parameters
     count = alive.size
@@ -258,7 +258,7 @@ def _drop_unlinked(problem: _Problem, stars: Stars, alive: Bools, failures: list
     return kept
 
 
-def _weigh(problem: _Problem, stars: Stars, alive: Bools, scales: _Scales) -> Weights:
+def weigh(problem: Problem, stars: Stars, alive: Bools, scales: Scales) -> Weights:
     """Inverse variances of everything that constrains: stars with at least two measurements."""
     observations = problem.observations
     member = (stars.star >= 0) & alive[observations.exposure]
@@ -291,7 +291,7 @@ def _only_linked(stars: Stars, weights: Weights) -> Weights:
     return Weights(detection, np.where(fine, weights.reference, 0.0))
 
 
-def _free(problem: _Problem, stars: Stars, weights: Weights, alive: Bools) -> FreeParameters:
+def _free(problem: Problem, stars: Stars, weights: Weights, alive: Bools) -> FreeParameters:
     """Choose what the number of stars allows: degree of each chip, kind of each exposure."""
     observations, choices = problem.observations, problem.parameters
     used = weights.detection > 0.0
@@ -305,14 +305,14 @@ def _free(problem: _Problem, stars: Stars, weights: Weights, alive: Bools) -> Fr
     return FreeParameters(np.where(alive, kind, 0), degree, problem.chip_group, problem.exposure_group)
 
 
-def _stars_per_chip(problem: _Problem, stars: Stars, weights: Weights) -> Ints:
+def _stars_per_chip(problem: Problem, stars: Stars, weights: Weights) -> Ints:
     """Return how many different stars constrain each chip; a star on two exposures of a chip counts once."""
     used = np.flatnonzero(weights.detection > 0.0)
     each = np.unique(problem.observations.chip[used] * (stars.reference.size + 1) + stars.star[used])
     return np.bincount(each // (stars.reference.size + 1), minlength=len(problem.chips)).astype(np.int64)
 
 
-def _gaps(problem: _Problem, state: State, stars: Stars, weights: Weights) -> tuple[Floats, Floats, Bools]:
+def _gaps(problem: Problem, state: State, stars: Stars, weights: Weights) -> tuple[Floats, Floats, Bools]:
     """Return normalised residuals of detections and of reference stars, and where the former mean something."""
     residuals, _, _ = star_residuals(problem.observations, state, stars, weights, problem.places)
     rows = (weights.detection > 0.0) & (stars.star >= 0)
@@ -329,7 +329,7 @@ def _gaps(problem: _Problem, state: State, stars: Stars, weights: Weights) -> tu
     return gap, rest, rows
 
 
-def _clip(problem: _Problem, state: State, stars: Stars, weights: Weights) -> Weights:
+def clip_detections(problem: Problem, state: State, stars: Stars, weights: Weights) -> Weights:
     """Give no weight to measurements far from their star, the worst of each star first."""
     for _ in range(CLIP_PASSES):
         gap, rest, rows = _gaps(problem, state, stars, weights)
@@ -349,7 +349,7 @@ def _clip(problem: _Problem, state: State, stars: Stars, weights: Weights) -> We
     return weights
 
 
-def _rescale(problem: _Problem, state: State, stars: Stars, weights: Weights, scales: _Scales) -> _Scales:
+def rescale(problem: Problem, state: State, stars: Stars, weights: Weights, scales: Scales) -> Scales:
     """Estimate from medians how far the given errors are too small: internally first, then the reference's part."""
     count = stars.reference.size
     alone = Weights(weights.detection, np.zeros(count))
@@ -373,10 +373,10 @@ def _rescale(problem: _Problem, state: State, stars: Stars, weights: Weights, sc
         excess = (float(np.median(size / np.sqrt(expected))) / RAYLEIGH_MEDIAN) ** 2 - 1.0
         significant = excess > 5.0 / np.sqrt(held.size)
         extra = float(np.sqrt(excess * np.median(expected))) if significant else 0.0
-    return _Scales(factor, extra)
+    return Scales(factor, extra)
 
 
-def _median_gap(problem: _Problem, state: State, stars: Stars, weights: Weights) -> float:
+def _median_gap(problem: Problem, state: State, stars: Stars, weights: Weights) -> float:
     """Return the median distance of detections from their star, from reference stars where there are some."""
     residuals, _, _ = star_residuals(problem.observations, state, stars, weights, problem.places)
     rows = (weights.detection > 0.0) & (stars.star >= 0)
@@ -386,7 +386,7 @@ def _median_gap(problem: _Problem, state: State, stars: Stars, weights: Weights)
     return float(np.median(np.hypot(apart[:, 0], apart[:, 1]))) if rows.any() else 0.0
 
 
-def _fallbacks(problem: _Problem, free: FreeParameters, alive: Bools, number: Ints) -> tuple[DegreeFallback, ...]:
+def _fallbacks(problem: Problem, free: FreeParameters, alive: Bools, number: Ints) -> tuple[DegreeFallback, ...]:
     living = set(problem.exposure_group[alive].tolist())
     return tuple(
         DegreeFallback(chip.instrument, chip.detector, int(free.chip_degree[k]), int(number[k]))

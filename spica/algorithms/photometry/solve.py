@@ -50,7 +50,8 @@ def solve_zero_points(
     flux_adu, flux_error_adu, exposure, star, detector, usable : (N,) one element a detection. `exposure` and `star`
         index the arrays below; a star of -1 is ignored. `usable` False for saturated or flagged detections.
     exptime_s, airmass : (E,) per exposure, seconds; a NaN airmass counts as 1.
-    reference_mag, reference_error_mag : (S,) per star, NaN unknown. None: relative zero points only.
+    reference_mag, reference_error_mag : (S,) per star, NaN unknown. None: relative zero points only; a single exposure
+        without is at relative zero point 0.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def _gather(
     chips = max(int(chip.max()) + 1 if chip.size else 1, n_detectors or 1)
     if time.size + chips > MAX_UNKNOWNS:
         raise ValueError(f"{time.size + chips} unknowns exceed {MAX_UNKNOWNS}; split the ensemble into groups")
-    n_stars = int(which.max()) + 1 if which.size and which.max() >= 0 else 0
+    n_stars = max(int(which.max()) + 1, 1) if which.size else 0
     reference = _padded(reference_mag, n_stars)
     given = _padded(reference_error_mag, reference.size)
     with np.errstate(all="ignore"):
@@ -170,6 +171,8 @@ def _summarise(
     for one in range(int(group.max()) + 1 if group.size else 0):
         relative[group == one] = zero[group == one] - zero[group == one].mean()
     is_absolute = bool(np.any(reference_weight > 0.0))
+    if data.n_exposures == 1 and not is_absolute:  # an exposure alone is its own group, with stars or without
+        group, relative = np.zeros(1, dtype=np.int64), np.zeros(1)
     outcomes = tuple(_outcome(k, group, held, number + anchored, is_absolute, rules) for k in range(data.n_exposures))
     good = np.array([one.outcome != "left_out" for one in outcomes])
     absolute = np.where(held & good, zero, np.nan)
@@ -236,6 +239,9 @@ def _outcome(
     index: int, group: Ints, held: Bools, number: Ints, is_absolute: bool, rules: PhotometryParameters
 ) -> ZeroPointOutcome:
     count, least = float(number[index]), float(rules.min_stars)
+    if len(group) == 1 and not is_absolute:
+        reason = "no reference magnitudes and no other exposure: its own fluxes are the scale"
+        return ZeroPointOutcome(index, "used_with_warning", "relative_only", reason, count, least)
     if group[index] < 0 or count < least:
         reason = "too few unsaturated stars in common with other exposures or the reference; lower the limits of use"
         return ZeroPointOutcome(index, "left_out", "too_few_stars", reason, count, least)

@@ -170,6 +170,16 @@ def read_reference_stars(
     return catalogue, stars, band
 
 
+def find_reference_stars(
+    context: StepContext, given: list[Given]
+) -> tuple[ReferenceCatalogue | None, ReferenceStars, str | None]:
+    """Return the same where the job has a reference; else None, no stars and no band: headers do without."""
+    if context.of_role(Role.REFERENCE):
+        return read_reference_stars(context, given)
+    nothing = np.zeros(0)
+    return None, ReferenceStars(nothing, nothing, nothing, nothing, name="none"), None
+
+
 def choose_band(context: StepContext, given: list[Given], catalogue: ReferenceCatalogue) -> str | None:
     """Return the reference band that calibrates: the recipe's, the profile's, the filter's own; None: there is none."""
     sheet = given[0].sheet

@@ -30,7 +30,14 @@ from spica.model.product import Role
 from spica.model.record import canonical
 from spica.model.solution import SolutionRecord, SolvedDetector, SolvedImage
 from spica.plots.solution import ResidualPanel, ZeroPointPanel, draw_solution
-from spica.steps.astrometry.given import Given, build_ensemble, read_given, read_reference_stars
+from spica.steps.astrometry.given import (
+    Given,
+    build_ensemble,
+    find_reference_stars,
+    read_given,
+    read_reference_stars,
+)
+from spica.steps.astrometry.header import take_positions
 from spica.steps.astrometry.zero_points import Photometry, solve_photometry
 from spica.steps.base import Step, StepContext
 
@@ -40,13 +47,18 @@ FLOOR_PIX = 0.01
 
 
 def run(context: StepContext) -> None:
-    """Solve positions, then zero points; a solution that its content does not support fails with the cause."""
+    """Solve positions, or take those of the headers, then zero points; what the content does not support fails."""
     given = read_given(context)
     if not given:
         raise DataError("no exposure has a catalogue that can be solved; see the outcomes")
     context.progress(0, 3, "read catalogues")
-    catalogue, stars, band = read_reference_stars(context, given)
-    solved, astrometry, warnings = solve_positions(context, given, stars)
+    if context.recipe.astrometry.source == "header":
+        catalogue, stars, band = find_reference_stars(context, given)
+        parameters = _parameters(context, given)
+        solved, astrometry, warnings = take_positions(context, given, stars, parameters, _limits(context))
+    else:
+        catalogue, stars, band = read_reference_stars(context, given)
+        solved, astrometry, warnings = solve_positions(context, given, stars)
     context.progress(1, 3, "positions solved")
     photometry = solve_photometry(context, solved, astrometry, catalogue, band)
     context.progress(2, 3, "zero points solved")

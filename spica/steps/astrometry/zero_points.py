@@ -35,17 +35,16 @@ def solve_photometry(
     context: StepContext,
     given: list[Given],
     astrometry: AstrometrySolution,
-    catalogue: ReferenceCatalogue,
+    catalogue: ReferenceCatalogue | None,
     band: str | None,
 ) -> Photometry:
-    """Solve relative and, where the reference has the band, absolute zero points of the solved exposures."""
+    """Solve relative and, where a reference has the band, absolute zero points of the solved exposures."""
     recipe = context.recipe.photometry
     vectors, exposure, rows = _sky_positions(given, astrometry)
     usable = np.concatenate([g.clean() for g in given])[rows]
     radius = _radius_arcsec(given)
-    stars = associate_stars(
-        vectors, exposure, unit_vectors(catalogue.ra_deg, catalogue.dec_deg), np.radians(radius / 3600.0)
-    )
+    known = np.zeros((0, 3)) if catalogue is None else unit_vectors(catalogue.ra_deg, catalogue.dec_deg)
+    stars = associate_stars(vectors, exposure, known, np.radians(radius / 3600.0))
     aperture, flux, error = _fluxes(context, given)
     mag, mag_error = _reference_mags(catalogue, band, stars.reference, recipe.offset_mag)
     nominal = given[0].sheet.nominal_zero_point_mag
@@ -65,7 +64,8 @@ def solve_photometry(
             max_error_mag=1.0857 / recipe.min_snr,
         ),
     )
-    system = (recipe.target_system or catalogue.mag_system) if solution.is_absolute else None
+    own = catalogue.mag_system if catalogue is not None else None
+    system = (recipe.target_system or own) if solution.is_absolute else None
     return Photometry(solution, aperture, band if solution.is_absolute else None, system or None)
 
 
@@ -120,10 +120,10 @@ def _fluxes(context: StepContext, given: list[Given]) -> tuple[float | None, NDA
 
 
 def _reference_mags(
-    catalogue: ReferenceCatalogue, band: str | None, rows: NDArray[np.int64], offset_mag: float
+    catalogue: ReferenceCatalogue | None, band: str | None, rows: NDArray[np.int64], offset_mag: float
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """Return magnitude and error for each star, NaN where the reference has none; None without a band."""
-    if band is None:
+    if band is None or catalogue is None:
         return None, None
     mag, error = catalogue.band(band)
     known = rows >= 0
