@@ -28,7 +28,7 @@ demo: $(VENV)/.warmed ## simulate a survey, run everything on it, open the web p
 
 .PHONY: test
 test: lint $(VENV)/.warmed ## lint, types, floors, and every test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.installed-test ## ruff, mypy and import-linter only

@@ -216,9 +216,15 @@ def world(database: Database, workspace: Workspace) -> World:
     return World(database, workspace)
 
 
+FIRST = ("walk", "test_wheel.py", "daemon", "benchmarks", "test_astromatic.py")
+"""What lasts longest begins first, so that the last process to end does not work alone."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a costly workspace in one process: those of a module, and of an engine within it."""
-    for item in items:
-        if item.path.parent.name == "walk" or item.path.name == "test_astromatic.py":
-            variant = item.name.rpartition("[")[2].rstrip("]") if "[" in item.name else ""
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{variant}"))
+    """Put the longest modules first; each stays in one process (`--dist loadfile`), which builds its fixtures once."""
+
+    def place(item: pytest.Item) -> int:
+        names = (item.path.parent.name, item.path.name)
+        return next((i for i, first in enumerate(FIRST) if first in names), len(FIRST))
+
+    items.sort(key=place)

@@ -99,6 +99,7 @@ def upgrade() -> None:
     for enum in ENUMS:
         enum.create(op.get_bind(), checkfirst=False)
     _create_file()
+    _create_login_try()
     _create_node()
     _create_person()
     _create_recipe()
@@ -156,6 +157,30 @@ def _create_file() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_file")),
         sa.UniqueConstraint("sha256", name=op.f("uq_file_sha256")),
     )
+
+
+def _create_login_try() -> None:
+    op.create_table(
+        "login_try",
+        sa.Column("key_sha256", sa.Text(), nullable=False, comment="SHA-256 of name:NAME or from:ADDRESS"),
+        sa.Column("n_failed", sa.Integer(), nullable=False, comment="tries that did not fit since the last quiet hour"),
+        sa.Column(
+            "tried_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when the last try was counted, UTC",
+        ),
+        sa.Column(
+            "open_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="from when on the next try is let through, UTC",
+        ),
+        sa.PrimaryKeyConstraint("key_sha256", name=op.f("pk_login_try")),
+    )
+    op.create_index(op.f("ix_login_try_tried_at"), "login_try", ["tried_at"], unique=False)
 
 
 def _create_node() -> None:
@@ -262,6 +287,8 @@ def _create_audit() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
     op.create_index(op.f("ix_audit_person_id"), "audit", ["person_id"], unique=False)
+    op.create_index(op.f("ix_audit_subject"), "audit", ["subject"], unique=False)
+    op.create_index(op.f("ix_audit_verb"), "audit", ["verb"], unique=False)
 
 
 def _create_content() -> None:
@@ -342,6 +369,13 @@ def _create_session() -> None:
             nullable=True,
             comment="when a one-time token was spent, UTC; NULL: not yet",
         ),
+        sa.Column(
+            "seen_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when a session or token was last used, to about a minute, UTC; NULL: not yet",
+        ),
+        sa.Column("label", sa.Text(), nullable=True, comment="what a token is for, or the browser of a session"),
         sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_session_person_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_session")),
         sa.UniqueConstraint("token_sha256", name=op.f("uq_session_token_sha256")),

@@ -11,7 +11,7 @@ from spica.cli.door import open_survey, say
 from spica.cli.run import read_recipes, recipe_options
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    pass
 
 
 @click.command("grade")
@@ -41,7 +41,7 @@ def grade_command(ctx: click.Context, image: str, letter: str | None, comment: s
             with database.begin() as session:
                 row = need_image(session, image)
                 add_grade(session, row.id, GradeSource.HUMAN, Grade(letter.upper()), comment=comment)
-                audit(session, None, "grade", f"image:{row.id}", letter.upper())
+                audit(session, None, "grade", f"image:{row.id}", f"{letter.upper()} {comment or ''}".strip())
                 click.echo(f"{row.name} has grade {letter.upper()}")
         if explain:
             with database.read() as session:
@@ -58,26 +58,33 @@ def grade_command(ctx: click.Context, image: str, letter: str | None, comment: s
 @click.pass_context
 def regrade_command(ctx: click.Context, rule: str | None) -> None:
     """Let the machine grade again by today's limits; human grades stand."""
+    from spica.db.person import audit
     from spica.scheduling.regrade import regrade
 
     with open_survey(ctx) as (workspace, database), database.begin() as session:
         changed, total = regrade(session, workspace, rule)
+        audit(session, None, "regrade", "survey:all", f"{changed} of {total} changed; {rule or 'no rule'}")
     click.echo(f"{total} images judged again, {changed} machine grades changed")
 
 
-def _on_jobs(ctx: click.Context, jobs: tuple[int, ...], verb: str, act: Callable[[Session, int], Any]) -> None:
+def _on_jobs(
+    ctx: click.Context, jobs: tuple[int, ...], words: tuple[str, str], why: str | None, act: Callable[..., Any]
+) -> None:
+    """Do something to jobs; `words`: the verb of the record, and how it is told."""
     from spica.db.person import audit
+
+    verb, told = words
 
     with open_survey(ctx) as (_, database):
         for job in jobs:
             with database.begin() as session:
-                answer = act(session, job)
-                audit(session, None, verb, f"job:{job}", None)
-            words = f" {answer}" if answer is not None and not isinstance(answer, list) else ""
+                answer = act(session, job, why=why)
+                audit(session, None, verb, f"job:{job}", why)
+            reached = f" {answer}" if answer is not None and not isinstance(answer, list) else ""
             more = (
                 f", with {len(answer) - 1} that waited for it" if isinstance(answer, list) and len(answer) > 1 else ""
             )
-            click.echo(f"job {job}: {verb}{words}{more}")
+            click.echo(f"job {job}: {told}{reached}{more}")
 
 
 @click.command("reassess")
@@ -125,7 +132,7 @@ def retry_command(ctx: click.Context, jobs: tuple[int, ...], why: str | None) ->
     """Submit failed, cancelled or pruned JOBS again, and with each all that was pruned because of it."""
     from spica.db.job import resubmit
 
-    _on_jobs(ctx, jobs, "resubmitted", lambda session, job: resubmit(session, job, why=why))
+    _on_jobs(ctx, jobs, ("retry", "resubmitted"), why, resubmit)
 
 
 @click.command("hold")
@@ -136,7 +143,7 @@ def hold_command(ctx: click.Context, jobs: tuple[int, ...], why: str | None) -> 
     """Hold waiting JOBS back until `spica unhold`."""
     from spica.db.job import hold
 
-    _on_jobs(ctx, jobs, "held", lambda session, job: hold(session, job, why=why))
+    _on_jobs(ctx, jobs, ("hold", "held"), why, hold)
 
 
 @click.command("unhold")
@@ -147,7 +154,7 @@ def unhold_command(ctx: click.Context, jobs: tuple[int, ...], why: str | None) -
     """Let held JOBS go on."""
     from spica.db.job import unhold
 
-    _on_jobs(ctx, jobs, "let go:", lambda session, job: unhold(session, job, why=why))
+    _on_jobs(ctx, jobs, ("unhold", "let go:"), why, unhold)
 
 
 @click.command("cancel")
@@ -158,4 +165,4 @@ def cancel_command(ctx: click.Context, jobs: tuple[int, ...], why: str | None) -
     """Cancel JOBS; running ones are ended with all their processes."""
     from spica.db.job import cancel
 
-    _on_jobs(ctx, jobs, "cancelled:", lambda session, job: cancel(session, job, why=why))
+    _on_jobs(ctx, jobs, ("cancel", "cancelled:"), why, cancel)

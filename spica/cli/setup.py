@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC
 from pathlib import Path
 
 import click
@@ -93,6 +94,62 @@ def person_list(ctx: click.Context) -> None:
         for person in list_persons(session):
             words = "" if person.disabled_at is None else " (shut out)"
             click.echo(f"{person.name:<20} {person.role.value}{words}")
+
+
+@person_command.command("password")
+@click.argument("name")
+@click.pass_context
+def person_password(ctx: click.Context, name: str) -> None:
+    """Give the person NAME a new password; it is asked for, and all sessions and tokens of NAME end."""
+    from spica.db.person import audit, need_person, set_password
+
+    password = click.prompt("password", hide_input=True, confirmation_prompt=True)
+    with open_survey(ctx) as (_, database), database.begin() as session:
+        person = need_person(session, name)
+        set_password(session, person.id, password)
+        audit(session, None, "set password", f"person:{person.id}")
+    click.echo(f"{name} enters by the new password")
+
+
+@person_command.command("token")
+@click.argument("name")
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is good.")
+@click.option("--for", "label", default="command line", show_default=True, help="What it is for; shown in lists.")
+@click.option("--list", "listing", is_flag=True, help="List the tokens of NAME with their last use; make none.")
+@click.option("--revoke", type=click.IntRange(1), metavar="ID", help="End the token of this id; make none.")
+@click.pass_context
+def person_token(ctx: click.Context, name: str, days: int, label: str, listing: bool, revoke: int | None) -> None:
+    """Make a token for programs that act as NAME, and print it: it is shown this once.
+
+    Programs show it as `Authorization: Bearer TOKEN`.
+    """
+    from spica.db.person import audit, list_sessions, make_api_token, need_person, revoke_session
+
+    if listing and revoke is not None:
+        raise UsageError("--list and --revoke are two wishes; give one of them")
+    with open_survey(ctx) as (_, database), database.begin() as session:
+        person = need_person(session, name)
+        tokens = list_sessions(session, person.id, "api")
+        if listing:
+            for t in tokens:
+                seen = "never used" if t.seen_at is None else f"used {t.seen_at.astimezone(UTC):%Y-%m-%d %H:%M}"
+                click.echo(
+                    f"{t.id:>6} {t.label or '':<24} {seen:<22} ends {t.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+                )
+            return
+        if revoke is not None:
+            ended = next((t for t in tokens if t.id == revoke), None)
+            if ended is None:
+                raise UsageError(f"{name} has no token {revoke}; see: spica person token {name} --list")
+            revoke_session(session, person.id, revoke)
+            audit(session, None, "revoke token", f"person:{person.id}", f"{revoke} {ended.label or ''}".strip())
+            click.echo(f"token {revoke} of {name} is revoked")
+            return
+        if person.disabled_at is not None:
+            raise UsageError(f"{name} is shut out; an admin lets people in again on the page of people")
+        token = make_api_token(session, person.id, days * 86400.0, label)
+        audit(session, None, "make token", f"person:{person.id}", f"{label}, {days} d")
+    click.echo(token)
 
 
 @click.group("reference")

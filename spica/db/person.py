@@ -1,41 +1,34 @@
 """People: passwords, one-time links, browser sessions, tokens for programs, and the record of what they did.
 
-Tokens are 256 random bits; the database keeps their SHA-256 only, so that a copy of it opens nothing. Passwords are
-kept by scrypt with a salt each; its cost parameters stand in the hash and may be raised later.
+Tokens are 256 random bits; the database keeps their SHA-256 only, so that a copy of it opens nothing. How passwords are
+kept: `spica.db.password`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
-import os
 import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Row, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from spica.db.password import ARGON2, SCRYPT, hash_password, is_behind, verify_one_of
 from spica.db.tables.person import AuditRow, PersonRow, SessionRow
 from spica.model.errors import ConflictError, UsageError
 from spica.model.person import PersonRole
 
-SCRYPT_N = 2**15
-SCRYPT_R = 8
-SCRYPT_P = 3
 LOGIN_LIFE_S = 900.0
 SESSION_LIFE_S = 14 * 86400.0
 API_LIFE_S = 366 * 86400.0
-MIN_PASSWORD = 8
-MAX_PASSWORD = 1024
-_SCRYPT_LIMIT = 256 * 1024 * 1024
+SEEN_EVERY_S = 60.0
+Kind = Literal["login", "session", "api"]
+ENTERING: tuple[Kind, ...] = ("session", "api")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-_NOBODY = "scrypt$32768$8$3$c3BpY2Egbm8gb25lIGF0IGFsbA==$" + base64.b64encode(bytes(32)).decode()
 
 
 @dataclass(frozen=True)
@@ -48,6 +41,28 @@ class Person:
     has_password: bool
     created_at: datetime
     disabled_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Entered:
+    """Who shows a session or token, which one, of what kind; `fresh`: its last use is on record."""
+
+    person: Person
+    session_id: int
+    kind: str
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class SessionEntry:
+    """A session (`session`) or token for programs (`api`) as its owner sees it; `seen_at` None: never used."""
+
+    id: int
+    kind: str
+    label: str | None
+    created_at: datetime
+    seen_at: datetime | None
+    expires_at: datetime
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,14 @@ def find_person(session: Session, name: str) -> Person | None:
     return None if row is None else _person(row)
 
 
+def need_person(session: Session, name: str) -> Person:
+    """Return a person by name; UsageError where there is none."""
+    found = find_person(session, name)
+    if found is None:
+        raise UsageError(f"there is no person {name}; see: spica person list")
+    return found
+
+
 def list_persons(session: Session) -> tuple[Person, ...]:
     """Return all people by id."""
     return tuple(_person(row) for row in session.execute(_persons().order_by(PersonRow.id)))
@@ -102,7 +125,9 @@ def has_password_person(session: Session) -> bool:
 
 
 def set_role(session: Session, person_id: int, role: PersonRole) -> None:
-    """Change what a person may do; it holds from the next request on."""
+    """Change what a person may do; it holds from the next request on. ConflictError for the last admin."""
+    if role is not PersonRole.ADMIN:
+        _keep_an_admin(session, person_id)
     session.execute(update(PersonRow).where(PersonRow.id == person_id).values(role=role))
 
 
@@ -114,7 +139,8 @@ def set_password(session: Session, person_id: int, password: str | None) -> None
 
 
 def disable_person(session: Session, person_id: int) -> None:
-    """Shut a person out at once; rows that name the person stay."""
+    """Shut a person out at once; rows that name the person stay. ConflictError for the last admin."""
+    _keep_an_admin(session, person_id)
     session.execute(update(PersonRow).where(PersonRow.id == person_id).values(disabled_at=func.clock_timestamp()))
     end_sessions(session, person_id)
 
@@ -124,48 +150,34 @@ def enable_person(session: Session, person_id: int) -> None:
     session.execute(update(PersonRow).where(PersonRow.id == person_id).values(disabled_at=None))
 
 
-# Passwords ------------------------------------------------------------------------------------------------------------
-
-
-def hash_password(password: str) -> str:
-    """Return `scrypt$n$r$p$salt$hash`; UsageError where the password is too short or absurdly long."""
-    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise UsageError(f"a password needs {MIN_PASSWORD} to {MAX_PASSWORD} characters; choose another")
-    salt = os.urandom(16)
-    derived = _scrypt(password, salt, SCRYPT_N, SCRYPT_R, SCRYPT_P)
-    words = (base64.b64encode(salt).decode(), base64.b64encode(derived).decode())
-    return f"scrypt${SCRYPT_N}${SCRYPT_R}${SCRYPT_P}${words[0]}${words[1]}"
-
-
-def verify_password(password: str, hashed: str) -> bool:
-    """Whether a password gives this hash; False also where the hash is none of ours."""
-    kind, *words = hashed.split("$")
-    if kind != "scrypt" or len(words) != 5 or len(password) > MAX_PASSWORD:
-        return False
-    try:
-        n, r, p = (int(word) for word in words[:3])
-        salt, expected = (base64.b64decode(word, validate=True) for word in words[3:])
-        derived = _scrypt(password, salt, n, r, p)
-    except (ValueError, binascii.Error):
-        return False
-    return hmac.compare_digest(derived, expected)
+def _keep_an_admin(session: Session, leaving: int) -> None:
+    """Refuse to lose the last admin; their rows stay locked, so that two cannot lose each other at once."""
+    wish = select(PersonRow.id, PersonRow.name).where(
+        PersonRow.role == PersonRole.ADMIN, PersonRow.disabled_at.is_(None)
+    )
+    admins = session.execute(wish.order_by(PersonRow.id).with_for_update()).all()
+    if [row.id for row in admins] == [leaving]:
+        raise ConflictError(f"{admins[0].name} is the only admin; make somebody else admin first")
 
 
 def check_password(session: Session, name: str, password: str) -> Person | None:
     """Return the person where name and password fit and the person may enter, else None.
 
-    It takes as long for an unknown name as for a known one.
+    It takes as long for an unknown name, or one without a password, as for a known one: one check of each kind of hash
+    that is in use. A hash that is behind is made anew.
     """
     row = session.execute(
         _persons().add_columns(PersonRow.password_hash).where(PersonRow.name == name, PersonRow.disabled_at.is_(None))
     ).one_or_none()
-    hashed = None if row is None else row.password_hash
-    fits = verify_password(password, hashed or _NOBODY)
-    return _person(row) if row is not None and hashed is not None and fits else None
-
-
-def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_SCRYPT_LIMIT, dklen=32)
+    older = select(PersonRow.id).where(PersonRow.password_hash.startswith(f"{SCRYPT}$")).limit(1)
+    kinds = (ARGON2,) if session.execute(older).first() is None else (ARGON2, SCRYPT)
+    hashed: str | None = None if row is None else row.password_hash
+    if not verify_one_of(password, hashed, kinds) or row is None or hashed is None:
+        return None
+    if is_behind(hashed):
+        same = update(PersonRow).where(PersonRow.id == row.id, PersonRow.password_hash == hashed)
+        session.execute(same.values(password_hash=hash_password(password)))
+    return _person(row)
 
 
 # Tokens and sessions --------------------------------------------------------------------------------------------------
@@ -176,7 +188,9 @@ def make_login_token(session: Session, person_id: int, life_s: float = LOGIN_LIF
     return _make_token(session, person_id, "login", life_s)
 
 
-def spend_login_token(session: Session, token: str, life_s: float = SESSION_LIFE_S) -> str | None:
+def spend_login_token(
+    session: Session, token: str, life_s: float = SESSION_LIFE_S, label: str | None = None
+) -> str | None:
     """Spend a one-time token and return the token of a new browser session; None where it is spent, over or unknown."""
     person_id = session.execute(
         update(SessionRow)
@@ -191,32 +205,58 @@ def spend_login_token(session: Session, token: str, life_s: float = SESSION_LIFE
         .returning(SessionRow.person_id)
         .execution_options(synchronize_session=False)
     ).scalar()
-    return None if person_id is None else make_session(session, person_id, life_s)
+    return None if person_id is None else make_session(session, person_id, life_s, label)
 
 
-def make_session(session: Session, person_id: int, life_s: float = SESSION_LIFE_S) -> str:
+def make_session(session: Session, person_id: int, life_s: float = SESSION_LIFE_S, label: str | None = None) -> str:
     """Return the token of a new browser session; after `check_password`, or by `spend_login_token`."""
-    return _make_token(session, person_id, "session", life_s)
+    return _make_token(session, person_id, "session", life_s, label)
 
 
-def make_api_token(session: Session, person_id: int, life_s: float = API_LIFE_S) -> str:
+def make_api_token(session: Session, person_id: int, life_s: float = API_LIFE_S, label: str | None = None) -> str:
     """Return a token for programs; it is shown this once."""
-    return _make_token(session, person_id, "api", life_s)
+    return _make_token(session, person_id, "api", life_s, label)
 
 
-def find_session(session: Session, token: str) -> Person | None:
-    """Return whose session or program token this is; None where it is over, unknown, or the person is shut out."""
+def find_entry(session: Session, token: str, kinds: tuple[Kind, ...] = ENTERING) -> Entered | None:
+    """Return who shows this session or program token; None where it is over, unknown, or the person is shut out."""
+    lately = func.clock_timestamp() - timedelta(seconds=SEEN_EVERY_S)
     row = session.execute(
         _persons()
+        .add_columns(SessionRow.id.label("session_id"), SessionRow.kind, (SessionRow.seen_at > lately).label("fresh"))
         .join(SessionRow, SessionRow.person_id == PersonRow.id)
         .where(
             SessionRow.token_sha256 == _digest(token),
-            SessionRow.kind.in_(("session", "api")),
+            SessionRow.kind.in_(kinds),
             SessionRow.expires_at > func.clock_timestamp(),
             PersonRow.disabled_at.is_(None),
         )
     ).one_or_none()
-    return None if row is None else _person(row)
+    return None if row is None else Entered(_person(row), row.session_id, row.kind, bool(row.fresh))
+
+
+def find_session(session: Session, token: str) -> Person | None:
+    """Return whose session or program token this is; None as `find_entry`."""
+    found = find_entry(session, token)
+    return None if found is None else found.person
+
+
+def note_use(session: Session, session_id: int) -> None:
+    """Record that a session or token was used now."""
+    session.execute(update(SessionRow).where(SessionRow.id == session_id).values(seen_at=func.clock_timestamp()))
+
+
+def list_sessions(session: Session, person_id: int, kind: Kind) -> tuple[SessionEntry, ...]:
+    """Return the sessions or tokens of a person that are not over, newest first."""
+    columns = (SessionRow.created_at, SessionRow.seen_at, SessionRow.expires_at)
+    wish = (
+        select(SessionRow.id, SessionRow.kind, SessionRow.label, *columns)
+        .where(
+            SessionRow.person_id == person_id, SessionRow.kind == kind, SessionRow.expires_at > func.clock_timestamp()
+        )
+        .order_by(SessionRow.id.desc())
+    )
+    return tuple(SessionEntry(*row) for row in session.execute(wish))
 
 
 def end_session(session: Session, token: str) -> None:
@@ -224,9 +264,28 @@ def end_session(session: Session, token: str) -> None:
     session.execute(delete(SessionRow).where(SessionRow.token_sha256 == _digest(token)))
 
 
-def end_sessions(session: Session, person_id: int) -> None:
-    """End all sessions and tokens of a person."""
-    session.execute(delete(SessionRow).where(SessionRow.person_id == person_id))
+def revoke_session(session: Session, person_id: int, session_id: int) -> SessionEntry | None:
+    """End one session or token of a person by its id; return what it was, None where the person has none such."""
+    gone = (
+        delete(SessionRow)
+        .where(SessionRow.id == session_id, SessionRow.person_id == person_id, SessionRow.kind.in_(ENTERING))
+        .returning(
+            SessionRow.id,
+            SessionRow.kind,
+            SessionRow.label,
+            SessionRow.created_at,
+            SessionRow.seen_at,
+            SessionRow.expires_at,
+        )
+    )
+    row = session.execute(gone).one_or_none()
+    return None if row is None else SessionEntry(*row)
+
+
+def end_sessions(session: Session, person_id: int, kinds: tuple[Kind, ...] = ("login", *ENTERING)) -> int:
+    """End the sessions and tokens of a person, of all kinds or some; return how many."""
+    gone = delete(SessionRow).where(SessionRow.person_id == person_id, SessionRow.kind.in_(kinds))
+    return len(session.execute(gone.returning(SessionRow.id)).all())
 
 
 def forget_old_sessions(session: Session) -> int:
@@ -235,12 +294,12 @@ def forget_old_sessions(session: Session) -> int:
     return len(session.execute(over).all())
 
 
-def _make_token(session: Session, person_id: int, kind: str, life_s: float) -> str:
+def _make_token(session: Session, person_id: int, kind: Kind, life_s: float, label: str | None = None) -> str:
     token = secrets.token_urlsafe(32)
     ends = func.clock_timestamp() + timedelta(seconds=life_s)
-    session.execute(
-        insert(SessionRow).values(token_sha256=_digest(token), kind=kind, person_id=person_id, expires_at=ends)
-    )
+    seen = func.clock_timestamp() if kind == "session" else None
+    values = {"kind": kind, "person_id": person_id, "expires_at": ends, "label": label, "seen_at": seen}
+    session.execute(insert(SessionRow).values(token_sha256=_digest(token), **values))
     return token
 
 
@@ -252,8 +311,12 @@ def _digest(token: str) -> str:
 
 
 def audit(session: Session, person_id: int | None, verb: str, subject: str, detail: str | None = None) -> None:
-    """Record an act, in the transaction that does it; `subject` is `noun:id`, `person_id` None the command line."""
-    session.execute(insert(AuditRow).values(person_id=person_id, verb=verb, subject=subject, detail=detail))
+    """Record an act, in the transaction that does it; `subject` is `noun:id`, `person_id` None the command line.
+
+    Verbs are one word: `add person` is kept as `add_person`.
+    """
+    values = {"verb": verb.replace(" ", "_"), "subject": subject, "detail": detail}
+    session.execute(insert(AuditRow).values(person_id=person_id, **values))
 
 
 def read_audit(session: Session, subject: str | None = None, limit: int = 200) -> tuple[AuditEntry, ...]:

@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from spica.db.person import audit
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import ImageRow
 from spica.db.tables.job import JobRow, PlanRow, RecipeRow, SelectionRow
@@ -51,7 +52,7 @@ def add_plan(
     supersedes_id: int | None = None,
     person_id: int | None = None,
 ) -> int:
-    """Add one plan and return its id."""
+    """Add one plan, put it on record, and return its id."""
     row = PlanRow(
         mode=mode,
         label=label,
@@ -69,6 +70,7 @@ def add_plan(
     )
     session.add(row)
     session.flush()
+    audit(session, person_id, "plan", f"plan:{row.id}", mode.value)
     return row.id
 
 

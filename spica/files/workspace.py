@@ -6,6 +6,7 @@ below it; what a root is on a node stands in that node's configuration: `spica.t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -14,6 +15,7 @@ import os
 import re
 import socket
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,6 +51,8 @@ survey = {survey}
 [web]
 # host = "127.0.0.1"
 # port = 8765
+# Visitors without a name see survey, exposures, stacks and rules: false, true, or host names at which they do.
+# public = false
 
 # Further folders of this node where files may lie: a name and an absolute path.
 [roots]
@@ -83,7 +87,8 @@ class Workspace:
     """One survey as one node sees it.
 
     `roots` maps names to absolute folders of this node; `slots` is 0 where the number of cores counts; `place` says how
-    an exposure gets to `data/` (`copy`, `link`, `leave`); `fsync` False is for tests only.
+    an exposure gets to `data/` (`copy`, `link`, `leave`); `web_public` are the host names at
+    which visitors without a name may look, `*` every one; `fsync` False is for tests only.
     """
 
     folder: Path
@@ -94,6 +99,7 @@ class Workspace:
     object_aliases: dict[str, str] = field(default_factory=dict)
     web_host: str = "127.0.0.1"
     web_port: int = 8765
+    web_public: tuple[str, ...] = ()
     slots: int = 0
     place_mode: str = "copy"
     limits: FileLimits = field(default_factory=FileLimits)
@@ -133,7 +139,8 @@ class Workspace:
         """
         roots = {k: v for k, v in self.roots.items() if not k.startswith("at-")}
         if data_root is not None:
-            _make_folder(data_root)
+            with _written(data_root):
+                data_root.mkdir(parents=True, exist_ok=True)
             roots["data"] = data_root.resolve()
         node = dataclasses.replace(self, node=_checked_node(name, "node"), roots=roots)
         node = dataclasses.replace(node, roots={**(_read_node(node.folder, node.node) or {}), **roots})
@@ -183,14 +190,11 @@ class Workspace:
         if (_read_node(self.folder, self.node) or {}).items() >= self.roots.items():
             return
         path = _node_file(self.folder, self.node)
-        try:
-            with path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                merged = {**(_read_node(self.folder, self.node) or {}), **self.roots}
-                content = {name: str(folder) for name, folder in sorted(merged.items())}
-                write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
-        except OSError as trouble:
-            raise _unwritable(path.parent, trouble) from trouble
+        with _written(path.parent), path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            merged = {**(_read_node(self.folder, self.node) or {}), **self.roots}
+            content = {name: str(folder) for name, folder in sorted(merged.items())}
+            write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def kernel_cache(otherwise: Path) -> Path:
@@ -223,16 +227,15 @@ def init_workspace(folder: Path) -> Workspace:
         Where the folder cannot be written.
     """
     folder = Path(os.path.abspath(folder))
-    for name in FOLDERS:
-        _make_folder(folder / name)
+    with _written(folder):
+        for name in FOLDERS:
+            (folder / name).mkdir(parents=True, exist_ok=True)
     config = folder / CONFIG
     if not config.exists():
         survey = json.dumps(slug(folder.name, "survey"))
         text = _TEMPLATE.format(survey=survey, node=_host_name(), limits=FileLimits())
-        try:
+        with _written(folder):
             write_atomic(config, text.encode())
-        except OSError as trouble:
-            raise _unwritable(folder, trouble) from trouble
     workspace = read_workspace(folder)
     workspace.save_roots()
     return workspace
@@ -288,6 +291,7 @@ def read_workspace(folder: Path) -> Workspace:
         object_aliases=_strings(path, "aliases", data.get("aliases", {})),
         web_host=_typed(path, "web.host", web.get("host", "127.0.0.1"), str),
         web_port=_number(path, "web.port", web.get("port", 8765), 0, 65535),
+        web_public=_read_public(path, web.get("public", False)),
         slots=_number(path, "slots", data.get("slots", 0), 0, 4096),
         place_mode=_choice(path, "place", data.get("place", "copy")),
         limits=_read_limits(path, data.get("limits", {})),
@@ -302,9 +306,9 @@ def _check_keys(path: Path, data: dict[str, Any]) -> None:
         if key not in _KEYS:
             raise RecipeError(f"{path}: unknown key {key!r}; known are {' '.join(_KEYS)}")
         _typed(path, key, value, _KEYS[key])
-    unknown = set(data.get("web", {})) - {"host", "port"}
+    unknown = set(data.get("web", {})) - {"host", "port", "public"}
     if unknown:
-        raise RecipeError(f"{path}: unknown key 'web.{min(unknown)}'; known are host port")
+        raise RecipeError(f"{path}: unknown key 'web.{min(unknown)}'; known are host port public")
 
 
 def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
@@ -319,6 +323,15 @@ def _number(path: Path, key: str, value: Any, low: int, high: int) -> int:
     if not low <= number <= high:
         raise RecipeError(f"{path}: {key} = {number} is outside {low}..{high}; correct it")
     return number
+
+
+def _read_public(path: Path, value: Any) -> tuple[str, ...]:
+    hosts = (["*"] if value else []) if isinstance(value, bool) else value
+    if not isinstance(hosts, list) or not all(isinstance(host, str) and host for host in hosts):
+        raise RecipeError(
+            f"{path}: web.public must be true, false or a list of host names, found {value!r}; correct it"
+        )
+    return tuple(host.lower() for host in hosts)
 
 
 def _choice(path: Path, key: str, value: str) -> str:
@@ -378,12 +391,10 @@ def _read_node(folder: Path, node: str) -> dict[str, Path] | None:
     return {name: Path(value) for name, value in data.items()}
 
 
-def _make_folder(folder: Path) -> None:
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as trouble:
-        raise _unwritable(folder, trouble) from trouble
-
-
-def _unwritable(folder: Path, trouble: OSError) -> TransientError:
-    return TransientError(f"{folder} cannot be written ({trouble.strerror}); make it writable or choose another folder")
+        why = f"{folder} cannot be written ({trouble.strerror})"
+        raise TransientError(f"{why}; make it writable or choose another folder") from trouble

@@ -20,6 +20,7 @@ from sqlalchemy import text
 from spica.cli import main as door
 from spica.cli.door import guard
 from spica.cli.main import VERBS, spica
+from spica.db.person import disable_person, find_entry, read_audit
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,53 @@ def test_people_are_added_and_listed_with_their_role(in_workspace: Any) -> None:
     twice = in_workspace("person", "add", "ann")
     assert twice.code in (2, 3)
     assert "ann" in one_line(twice, twice.code)
+
+
+def test_tokens_of_a_person_are_made_listed_and_revoked(in_workspace: Any, database: Any) -> None:
+    in_workspace("person", "add", "ann", "--role", "grader")
+    made = in_workspace("person", "token", "ann", "--days", "7", "--for", "nightly report")
+    token = made.out.strip()
+    assert (made.code, len(token) > 40, made.err) == (0, True, "")
+    with database.read() as session:
+        found = find_entry(session, token, ("api",))
+        life = session.execute(text("SELECT expires_at - created_at FROM session")).scalar_one()
+    assert found is not None
+    assert (found.person.name, found.person.role.value, life.days) == ("ann", "grader", 7)
+    listed = in_workspace("person", "token", "ann", "--list").out
+    assert "nightly report" in listed
+    assert "never used" in listed
+    assert token not in listed
+    assert "--list" in one_line(in_workspace("person", "token", "ann", "--revoke", found.session_id + 1), 2)
+    assert in_workspace("person", "token", "ann", "--revoke", found.session_id).code == 0
+    assert in_workspace("person", "token", "ann", "--list").out == ""
+    assert "person list" in one_line(in_workspace("person", "token", "bob"), 2)
+    with database.begin() as session:
+        disable_person(session, found.person.id)
+    assert "shut out" in one_line(in_workspace("person", "token", "ann"), 2)
+
+
+def test_every_verb_that_changes_is_on_record(in_workspace: Any, world: Any, database: Any) -> None:
+    _exposure(world, "exp1")
+    with database.begin() as session:
+        session.execute(text("UPDATE job SET state = 'READY'"))
+        job = session.execute(text("SELECT id FROM job")).scalar_one()
+    for words in (
+        *(
+            ("person", "add", "ann"),
+            ("person", "token", "ann"),
+            ("grade", "exp1", "C", "--comment", "wind"),
+            ("regrade",),
+        ),
+        *(("hold", job, "--why", "wait"), ("unhold", job), ("cancel", job), ("retry", job)),
+    ):
+        assert in_workspace(*words).code == 0, words
+    with database.read() as session:
+        acts = [(a.verb, a.subject, a.detail) for a in reversed(read_audit(session)) if a.verb != "plan"]
+    assert [a[0] for a in acts] == [
+        *("add_person", "make_token", "grade", "regrade", "hold", "unhold", "cancel", "retry"),
+    ]
+    assert ("hold", f"job:{job}", "wait") in acts
+    assert acts[2][2] == "C wind"
 
 
 def test_a_grade_is_kept_and_told(in_workspace: Any, world: Any) -> None:

@@ -24,8 +24,6 @@ PLACES = {
 }
 DEMO_LIMIT_S = 900
 
-pytestmark = pytest.mark.xdist_group("wheel")
-
 
 def clean_environment(home: Path) -> dict[str, str]:
     """Return an environment without a trace of the checkout; packages are found as in the caller's."""

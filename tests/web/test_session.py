@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +12,13 @@ from fastapi.routing import APIRoute
 from starlette.routing import Mount
 
 from spica.db.engine import Database
-from spica.db.person import add_person, disable_person, find_person, set_password
+from spica.db.person import add_person, disable_person, find_person, make_api_token, set_password
+from spica.db.throttle import FREE_BY_NAME
 from spica.model.person import PersonRole
 from spica_web.api.schema import api_routes
-from spica_web.deps import Site, role_of
+from spica_web.deps import Need, Site, need_of
 from spica_web.guard import MAX_BODY_BYTES, hosts_for, is_loopback
-from spica_web.session import LOCAL, Throttle, make_entry, may_listen, safe_next
+from spica_web.session import LOCAL, make_entry, may_listen, safe_next
 
 OPEN = {("GET", "/login"), ("POST", "/login"), ("GET", "/healthz")}
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
@@ -28,13 +30,25 @@ LEAST = {
     "/api/jobs": PersonRole.OPERATOR,
     "/rules": PersonRole.OPERATOR,
     "/people": PersonRole.ADMIN,
+    "/account": PersonRole.VIEWER,
+}
+PUBLIC = {
+    *("/", "/find", "/exposures", "/images/{image_id}", "/rules", "/stacks", "/stacks/{image_id}"),
+    *("/files/{file_id}/{name}", "/api/status", "/api/images", "/api/images/{image}", "/api/stacks"),
+    *("/api/stacks/{stack}", "/api/rules/check"),
 }
 ORIGIN = "http://testserver"
 
 
 def role_needed(route: APIRoute) -> PersonRole | None:
     """Return the role that a route requires by its dependencies."""
-    return next((r for d in route.dependant.dependencies if (r := role_of(d.call)) is not None), None)
+    need = whole_need(route)
+    return None if need is None else need.role
+
+
+def whole_need(route: APIRoute) -> Need | None:
+    """Return all that a route requires of who asks."""
+    return next((n for d in route.dependant.dependencies if (n := need_of(d.call)) is not None), None)
 
 
 def changing(app: FastAPI) -> Iterator[tuple[str, str, APIRoute]]:
@@ -48,6 +62,8 @@ def test_every_route_requires_a_role(app: FastAPI) -> None:
     assert len(routes) > 40
     bare = {(m, r.path) for r in routes if role_needed(r) is None for m in r.methods}
     assert bare == OPEN
+    public = {(m, r.path) for r in routes if (n := whole_need(r)) is not None and n.public for m in r.methods}
+    assert public == {("GET", path) for path in PUBLIC}
     mounts = [r.path for r in app.routes if isinstance(r, Mount)]
     assert mounts == ["/static"]
 
@@ -60,6 +76,9 @@ def test_changing_routes_require_the_role_of_their_noun(app: FastAPI) -> None:
         noun = next(n for n in sorted(LEAST, key=len, reverse=True) if path.startswith(n))
         assert role_needed(route) is LEAST[noun], path
         seen.add(noun)
+        need = whole_need(route)
+        assert need is not None
+        assert need.browser is (noun in ("/people", "/account")), path  # rights are given away by people, not programs
     assert seen == set(LEAST)
     assert role_needed(next(r for r in api_routes(app.routes) if r.path == "/people")) is PersonRole.ADMIN
 
@@ -71,6 +90,7 @@ def filled(path: str, survey: Any) -> str:
         "job_id": survey.jobs["ready"],
         "act": "hold",
         "person_id": survey.people["vera"],
+        "session_id": 1,
     }
     for name, value in values.items():
         path = path.replace("{" + name + "}", str(value))
@@ -85,19 +105,19 @@ def test_every_change_is_refused_to_strangers(
     def state() -> list[tuple[Any, ...]]:
         with database.read() as session:
             return [
-                tuple(session.execute(text(f"SELECT * FROM {t} ORDER BY 1")).all())
-                for t in ("grade", "job", "person", "audit")
+                tuple(session.execute(text(f"SELECT {words} ORDER BY 1")).all())
+                for words in ("* FROM grade", "* FROM job", "* FROM person", "* FROM audit", "id, kind FROM session")
             ]
 
     before = state()
-    for method, path, _ in changing(app):
+    for method, path, route in changing(app):
         if (method, path) in OPEN:
             continue
         address = filled(path, survey)
         admin = {"cookie": f"{site.cookie}={survey.tokens['ada']}"}
         viewer = {"cookie": f"{site.cookie}={survey.tokens['vera']}"}
         assert client.request(method, address, headers={"origin": ORIGIN}).status_code in (303, 401), address
-        if path != "/logout":
+        if role_needed(route) is not PersonRole.VIEWER:
             assert client.request(method, address, headers={**viewer, "origin": ORIGIN}).status_code == 403, address
         for origin in ("http://evil.example", "http://testserver:81", "null", "https://testserver.evil.example", ""):
             assert client.request(method, address, headers={**admin, "origin": origin}).status_code == 403, (
@@ -163,6 +183,7 @@ def test_a_local_person_who_was_shut_out_stays_out(database: Database) -> None:
     with database.begin() as session:
         local = find_person(session, LOCAL)
         assert local is not None
+        add_person(session, "ada", PersonRole.ADMIN)
         disable_person(session, local.id)
     assert make_entry(database) is None
 
@@ -177,10 +198,13 @@ def test_a_password_opens_and_guesses_are_braked(database: Database, client: Any
     assert client.post("/logout").headers["location"] == "/login"
     client.cookies.clear()
     assert client.get("/").status_code == 303
-    site.throttle = Throttle(most=3)
-    for _ in range(3):
+    for _ in range(FREE_BY_NAME + 1):
         assert client.post("/login", data={"name": "ada", "password": "wrong guess"}).status_code == 401
-    assert client.post("/login", data=good).status_code == 429
+    braked = client.post("/login", data=good)
+    assert braked.status_code == 429
+    assert re.search(r"Too many tries, wait [45] s\.", braked.text)
+    assert braked.headers["retry-after"] in ("4", "5")
+    assert client.get(f"/login?token={make_entry(database)}").status_code == 303  # the printed address is not braked
     assert client.post("/login", data=good, headers={"origin": "http://evil.example"}).status_code == 403
 
 
@@ -223,8 +247,10 @@ def test_long_bodies_are_refused(survey: Any, visitor: Any) -> None:
     assert client.post(address, content=chunks, headers=form).status_code == 413
 
 
-def test_a_bearer_token_needs_no_origin(survey: Any, client: Any) -> None:
-    headers = {"authorization": f"Bearer {survey.tokens['greta']}", "accept": "application/json"}
+def test_a_bearer_token_needs_no_origin(database: Database, survey: Any, client: Any) -> None:
+    with database.begin() as session:
+        token = make_api_token(session, survey.people["greta"])
+    headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
     reply = client.post(f"/api/images/{survey.exposures[0]}/grade", json={"grade": "C"}, headers=headers)
     assert reply.status_code == 200
     assert reply.json()["grade"] == "C"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 
 import anyio.to_thread
@@ -64,5 +65,7 @@ def make_app(workspace: Workspace, database: Database, hosts: Hosts | None = Non
     for router in (*pages.ROUTERS, *api.ROUTERS):
         app.include_router(router)
     app.mount("/static", KeptFiles(directory=STATIC), name="static")
-    app.add_middleware(Guard, hosts=hosts or hosts_for("127.0.0.1"))
+    answering = hosts or hosts_for("127.0.0.1")
+    public = {name for name in workspace.web_public if name != "*"}
+    app.add_middleware(Guard, hosts=dataclasses.replace(answering, names=answering.names | public))
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -12,15 +13,19 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from spica.db.engine import Database
-from spica.db.person import Person, find_session
+from spica.db.person import Entered, Person, find_entry, note_use
 from spica.files.workspace import Workspace
 from spica.instruments.registry import Registry, load_instruments
 from spica.model.person import PersonRole
 from spica_web.errors import ForbiddenError, LoginError
 from spica_web.events import EventHub
-from spica_web.session import Throttle, cookie_name, token_of
+from spica_web.guard import host_name
+from spica_web.public import GUEST
+from spica_web.session import cookie_name, shown_token
 
 READ_LIMIT_S = 15.0
+AT_ONCE = 2
+"""Passwords looked at in one moment: each takes 64 MiB and the cores."""
 
 
 @dataclass
@@ -30,7 +35,7 @@ class Site:
     workspace: Workspace
     database: Database
     hub: EventHub
-    throttle: Throttle = field(default_factory=Throttle)
+    looking: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(AT_ONCE))
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
@@ -48,6 +53,11 @@ class Site:
         """Profiles of the cameras, for the limits of grades."""
         return load_instruments(self.workspace.instruments_folder)
 
+    def is_public(self, request: Request) -> bool:
+        """Whether visitors without a name may look at the host that is asked."""
+        hosts = self.workspace.web_public
+        return "*" in hosts or host_name(request.headers.get("host", "")) in hosts
+
 
 def site_of(request: Request) -> Site:
     """Return the site of a request."""
@@ -55,26 +65,52 @@ def site_of(request: Request) -> Site:
     return site
 
 
-def _identify(request: Request) -> Person:
-    """Return who asks, by cookie or bearer token; LoginError where nobody known does."""
+@dataclass(frozen=True)
+class Need:
+    """What a route needs of who asks.
+
+    `public`: a visitor without a name may also look, where the survey is public. `browser`: a session of a browser, not
+    a token for programs: what gives rights away is done by people.
+    """
+
+    role: PersonRole
+    public: bool = False
+    browser: bool = False
+
+
+def _enter(request: Request, need: Need) -> Person:
+    """Return who asks, by cookie or bearer token; LoginError where nobody known does and the route is not public."""
     site = site_of(request)
-    token = token_of(request, site.cookie)
-    if token is None:
+    shown = shown_token(request, site.cookie)
+    found: Entered | None = None
+    if shown.token is not None:
+        with site.read() as session:
+            found = find_entry(session, shown.token, (shown.kind,))
+    if found is None:
+        if need.public and shown.kind == "session" and site.is_public(request) and not _came_by_link(request):
+            return GUEST
         raise LoginError
-    with site.read() as session:
-        person = find_session(session, token)
-    if person is None:
-        raise LoginError
-    request.state.person = person
-    return person
+    if not found.fresh:
+        with site.database.begin() as session:
+            note_use(session, found.session_id)
+    request.state.person, request.state.entered = found.person, found
+    if need.browser and found.kind != "session":
+        raise ForbiddenError("a token for programs does not reach here; log in with a browser")
+    return found.person
+
+
+def _came_by_link(request: Request) -> bool:
+    """Whether a browser follows a link of another site: its strict cookie stays behind, so the page asks once more."""
+    headers = request.headers
+    return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode", "navigate") == "navigate"
 
 
 Requirement = Callable[[Request], Person]
-_ROLES: dict[Requirement, PersonRole] = {}
+_NEEDS: dict[Requirement, Need] = {}
 
 
 @functools.cache
-def require(role: PersonRole) -> Requirement:
+def require(role: PersonRole, *, public: bool = False, browser: bool = False) -> Requirement:
     """Return the dependency that lets only people of a role, or of a higher one, through.
 
     Raises
@@ -82,27 +118,45 @@ def require(role: PersonRole) -> Requirement:
     LoginError
         Where nobody is logged in.
     ForbiddenError
-        Where the role does not reach.
+        Where the role does not reach, or a token is shown where a browser's session is needed.
     """
+    need = Need(role, public, browser)
 
     def check(request: Request) -> Person:
-        person = _identify(request)
+        person = _enter(request, need)
         if not person.role.may(role):
             raise ForbiddenError(
                 f"{person.name} is a {person.role.value}, this needs a {role.value}; ask an admin, or log in as another"
             )
         return person
 
-    _ROLES[check] = role
+    _NEEDS[check] = need
     return check
+
+
+def need_of(check: object) -> Need | None:
+    """Return what a dependency requires, None where it is none of `require`."""
+    return next((need for known, need in _NEEDS.items() if known is check), None)
 
 
 def role_of(check: object) -> PersonRole | None:
     """Return the role that a dependency requires, None where it is none of `require`."""
-    return next((role for known, role in _ROLES.items() if known is check), None)
+    need = need_of(check)
+    return None if need is None else need.role
 
 
+def entered_of(request: Request) -> Entered:
+    """Return by which session somebody asks; LoginError for a visitor without a name."""
+    found: Entered | None = getattr(request.state, "entered", None)
+    if found is None:
+        raise LoginError
+    return found
+
+
+Visitor = Annotated[Person, Depends(require(PersonRole.VIEWER, public=True))]
 Viewer = Annotated[Person, Depends(require(PersonRole.VIEWER))]
 Grader = Annotated[Person, Depends(require(PersonRole.GRADER))]
 Operator = Annotated[Person, Depends(require(PersonRole.OPERATOR))]
 Admin = Annotated[Person, Depends(require(PersonRole.ADMIN))]
+Myself = Annotated[Person, Depends(require(PersonRole.VIEWER, browser=True))]
+AdminMyself = Annotated[Person, Depends(require(PersonRole.ADMIN, browser=True))]

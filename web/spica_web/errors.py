@@ -14,7 +14,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException
 
 from spica.model.errors import SpicaError, UsageError
-from spica_web.render import Page, render
+from spica_web.public import without_places
+from spica_web.render import Page, is_guest_of, render
 
 log = logging.getLogger("spica_web")
 
@@ -50,12 +51,6 @@ class ForbiddenError(UsageError):
     """Your role does not allow this; ask an admin."""
 
     status = 403
-
-
-class ThrottledError(UsageError):
-    """Too many failed tries; wait a minute."""
-
-    status = 429
 
 
 @dataclass(frozen=True)
@@ -160,6 +155,10 @@ def answer(
     request: Request, status: int, text: str, kind: str, values: Mapping[str, object] | None = None
 ) -> JSONResponse | HTMLResponse:
     """Return an error as JSON or as a page."""
+    if is_guest_of(request):
+        workspace = request.app.state.site.workspace
+        text = without_places(workspace, text)
+        values = {k: without_places(workspace, v) if isinstance(v, str) else v for k, v in (values or {}).items()}
     if wants_json(request):
         return JSONResponse({"error": {"kind": kind, "message": text, **(values or {})}}, status_code=status)
     cause, cure = split_cure(text)

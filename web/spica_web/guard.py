@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_LIMIT_S = 20.0
+ONCE = frozenset({"host", "origin", "authorization", "content-length"})
+"""Headers that decide who may do what: of two, the gate might read one and the pages the other."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 PAGE_POLICY = (
@@ -93,8 +95,13 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
-        refused = self._refusal(scope["method"], headers)
+        headers: dict[str, str] = {}
+        twice = False
+        for name, value in ((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]):
+            twice = twice or (name in ONCE and name in headers)
+            headers[name] = value
+        refused = (400, "a header of the request came twice; send it once") if twice else None
+        refused = refused or self._refusal(scope["method"], headers)
         guarded = _with_headers(send)
         if refused is not None:
             await _refuse(guarded, *refused)
@@ -118,10 +125,15 @@ class Guard:
 
 
 def _is_own_origin(headers: dict[str, str], host: str) -> bool:
-    """Whether a changing request came from our own pages, or from a program that shows a token instead of a cookie."""
+    """Whether a changing request came from our own pages, or from a program that shows a token instead of a cookie.
+
+    No other site can make a browser send a bearer token, and where one is shown the cookie is not looked at.
+    """
+    if headers.get("authorization", "").lower().startswith("bearer "):
+        return True
     origin = headers.get("origin")
     if origin is None:
-        return headers.get("authorization", "").lower().startswith("bearer ") and "cookie" not in headers
+        return False
     try:
         parts = urlsplit(origin)
     except ValueError:

@@ -17,6 +17,7 @@ from spica import __version__
 from spica.db.person import Person
 from spica.model.person import PersonRole
 from spica_web import words
+from spica_web.public import without_places
 
 HERE = Path(__file__).resolve().parent
 TEMPLATES = HERE / "templates"
@@ -36,12 +37,13 @@ class Page:
 
 @dataclass(frozen=True)
 class Chrome:
-    """What stands around every page."""
+    """What stands around every page; `guest`: a visitor without a name looks at a public survey."""
 
     survey: str
     version: str
     theme: str
     person: Person | None
+    guest: bool
     path: str
 
     def may(self, role: str) -> bool:
@@ -79,7 +81,14 @@ def render(request: Request, page: Page, status: int = 200) -> HTMLResponse:
 def render_text(request: Request, page: Page) -> str:
     """Return the text of a page."""
     values = {f.name: getattr(page, f.name) for f in dataclasses.fields(page)}
-    return environment().get_template(page.template).render(chrome=chrome_of(request), **values)
+    text = environment().get_template(page.template).render(chrome=chrome_of(request), **values)
+    return without_places(request.app.state.site.workspace, text) if is_guest_of(request) else text
+
+
+def is_guest_of(request: Request) -> bool:
+    """Whether a visitor without a name asks, of a survey that is public there."""
+    site = getattr(request.app.state, "site", None)
+    return getattr(request.state, "person", None) is None and site is not None and bool(site.is_public(request))
 
 
 def chrome_of(request: Request) -> Chrome:
@@ -91,5 +100,6 @@ def chrome_of(request: Request) -> Chrome:
         version=__version__,
         theme=theme if theme in THEMES else THEMES[0],
         person=getattr(request.state, "person", None),
+        guest=is_guest_of(request),
         path=request.url.path,
     )

@@ -1,19 +1,18 @@
-"""Sessions: the cookie, the one-time token of the printed address, and the brake on guessing."""
+"""Sessions: the cookie, the tokens for programs, the one-time token of the printed address."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import threading
-import time
-from collections import deque
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 
 from fastapi import Request
 from fastapi.responses import Response
 
 from spica.db.engine import Database
 from spica.db.person import (
+    Kind,
     Person,
     find_person,
     forget_old_sessions,
@@ -21,6 +20,7 @@ from spica.db.person import (
     know_person,
     make_login_token,
 )
+from spica.db.throttle import forget_old_tries
 from spica.files.workspace import Workspace
 from spica.model.person import PersonRole
 from spica_web.guard import host_name, is_loopback
@@ -35,11 +35,45 @@ def cookie_name(workspace: Workspace) -> str:
     return "spica-" + hashlib.sha256(os.fsencode(workspace.folder)).hexdigest()[:8]
 
 
-def token_of(request: Request, cookie: str) -> str | None:
-    """Return the session token of a request: a bearer token, else the cookie."""
-    kind, _, word = request.headers.get("authorization", "").partition(" ")
-    token = word.strip() if kind.lower() == "bearer" else request.cookies.get(cookie)
-    return token if token and len(token) <= MAX_TOKEN else None
+@dataclass(frozen=True)
+class Shown:
+    """The token that a request shows, None where it shows none, and what kind of token it must be."""
+
+    token: str | None
+    kind: Kind
+
+
+def shown_token(request: Request, cookie: str) -> Shown:
+    """Return the token of a request: of a program as bearer, else of a browser as cookie, never the one as the other.
+
+    A request that speaks of a bearer is never let in by its cookie: it has not to say where it comes from.
+    """
+    name, _, word = request.headers.get("authorization", "").partition(" ")
+    kind: Kind = "api" if name.lower() == "bearer" else "session"
+    token = word.strip() if kind == "api" else request.cookies.get(cookie)
+    return Shown(token if token and len(token) <= MAX_TOKEN else None, kind)
+
+
+def browser_of(request: Request) -> str:
+    """Return browser and system in two words, for the list of sessions."""
+    said = request.headers.get("user-agent", "")[:400]
+    programs = (
+        ("Firefox", "Firefox"),
+        ("Edg", "Edge"),
+        ("OPR", "Opera"),
+        ("[A-Za-z]*Chrom(?:e|ium)", "Chrome"),
+        ("Safari", "Safari"),
+    )
+    systems = (
+        ("Android", "Android"),
+        ("iPhone|iPad", "iOS"),
+        ("Mac OS X", "macOS"),
+        ("Windows", "Windows"),
+        ("Linux|X11", "Linux"),
+    )
+    program = next((word for mark, word in programs if re.search(rf"\b{mark}/", said)), "")
+    system = next((word for mark, word in systems if re.search(mark, said)), "")
+    return " on ".join(word for word in (program or "a browser", system) if word)
 
 
 def set_cookie(response: Response, request: Request, cookie: str, token: str) -> None:
@@ -64,6 +98,7 @@ def make_entry(database: Database) -> str | None:
     """Return a one-time token of the local person, made as admin where there is none; None where it is shut out."""
     with database.begin() as session:
         forget_old_sessions(session)
+        forget_old_tries(session)
         person_id = know_person(session, LOCAL, PersonRole.ADMIN)
         person: Person | None = find_person(session, LOCAL)
         if person is None or person.disabled_at is not None:
@@ -77,35 +112,3 @@ def may_listen(database: Database, host: str) -> bool:
         return True
     with database.read() as session:
         return has_password_person(session)
-
-
-@dataclass
-class Throttle:
-    """Failed logins of the last minute, by name and by address; kept in this process only."""
-
-    most: int = 6
-    within_s: float = 60.0
-    _failed: dict[str, deque[float]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    working: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(2))
-
-    def is_open(self, *keys: str) -> bool:
-        """Whether another try is allowed."""
-        now = time.monotonic()
-        with self._lock:
-            return all(len(self._recent(key, now)) < self.most for key in keys)
-
-    def note(self, *keys: str) -> None:
-        """Record a failed try."""
-        now = time.monotonic()
-        with self._lock:
-            if len(self._failed) > 10_000:
-                self._failed = {k: d for k, d in self._failed.items() if d and now - d[-1] < self.within_s}
-            for key in keys:
-                self._recent(key, now).append(now)
-
-    def _recent(self, key: str, now: float) -> deque[float]:
-        found = self._failed.setdefault(key, deque(maxlen=self.most))
-        while found and now - found[0] > self.within_s:
-            found.popleft()
-        return found

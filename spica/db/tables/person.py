@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Text
+from sqlalchemy import BigInteger, ForeignKey, Integer, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from spica.db.tables.base import Base, enum_type, instant, key, stamp
@@ -34,6 +34,18 @@ class SessionRow(Base):
     created_at: Mapped[datetime] = stamp("when it was made")
     expires_at: Mapped[datetime] = stamp("when it ends", server_default=None)
     used_at: Mapped[datetime | None] = instant("when a one-time token was spent")
+    seen_at: Mapped[datetime | None] = instant("when a session or token was last used, to about a minute")
+    label: Mapped[str | None] = mapped_column(Text, comment="what a token is for, or the browser of a session")
+
+
+class LoginTryRow(Base):
+    """Failed tries to enter by one name or from one address; `tried_at` and `open_at` are the database's clock."""
+
+    __tablename__ = "login_try"
+    key_sha256: Mapped[str] = mapped_column(Text, primary_key=True, comment="SHA-256 of name:NAME or from:ADDRESS")
+    n_failed: Mapped[int] = mapped_column(Integer, comment="tries that did not fit since the last quiet hour")
+    tried_at: Mapped[datetime] = stamp("when the last try was counted", index=True)
+    open_at: Mapped[datetime] = stamp("from when on the next try is let through")
 
 
 class AuditRow(Base):
@@ -45,8 +57,8 @@ class AuditRow(Base):
     person_id: Mapped[int | None] = mapped_column(
         ForeignKey("person.id"), index=True, comment="who; NULL: the command line"
     )
-    verb: Mapped[str] = mapped_column(Text, comment="what was done")
-    subject: Mapped[str] = mapped_column(Text, comment="to what, as noun:id")
+    verb: Mapped[str] = mapped_column(Text, index=True, comment="what was done")
+    subject: Mapped[str] = mapped_column(Text, index=True, comment="to what, as noun:id")
     detail: Mapped[str | None] = mapped_column(Text, comment="what was said")
 
 

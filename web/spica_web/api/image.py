@@ -16,9 +16,10 @@ from spica.db.tables.image import ImageRow
 from spica.model.image import ImageKind
 from spica.model.overview import ImageEntry
 from spica.model.selection import parse_rule
-from spica_web.api.answer import Limit, Offset, answer
-from spica_web.deps import Viewer, site_of
+from spica_web.api.answer import Limit, Offset, answer_to
+from spica_web.deps import Visitor, site_of
 from spica_web.errors import MissingError
+from spica_web.public import shown_image
 
 router = APIRouter(prefix="/api", tags=["images"])
 Rule = Annotated[str | None, Query(max_length=10_000, description="selection rule")]
@@ -27,7 +28,7 @@ Rule = Annotated[str | None, Query(max_length=10_000, description="selection rul
 @router.get("/images", response_model=list[ImageEntry])
 def images(
     request: Request,
-    person: Viewer,
+    person: Visitor,
     rule: Rule = None,
     kind: ImageKind = ImageKind.EXPOSURE,
     limit: Limit = 200,
@@ -39,17 +40,17 @@ def images(
     with site.read() as session:
         total, _ = count_images(session, where, kind)
         rows = list_images(session, site.workspace, where, kind=kind, limit=limit, offset=offset)
-    return answer(rows, total)
+    return answer_to(person, site.workspace, [shown_image(person, row) for row in rows], total)
 
 
 @router.get("/images/{image}", response_model=ImageEntry)
-def image_by_name(request: Request, person: Viewer, image: str) -> JSONResponse:
+def image_by_name(request: Request, person: Visitor, image: str) -> JSONResponse:
     """Return one image by name or id."""
     site = site_of(request)
     with site.read() as session:
         row = need_image(session, image)
         found = list_images(session, site.workspace, [ImageRow.id == row.id], kind=None)
-    return answer(found[0])
+    return answer_to(person, site.workspace, shown_image(person, found[0]))
 
 
 def need_image(session: Session, image: str) -> ImageRow:

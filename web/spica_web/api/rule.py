@@ -14,7 +14,7 @@ from spica.model.errors import RecipeError
 from spica.model.image import ImageKind
 from spica.model.selection import RuleError, format_rule, parse_rule
 from spica_web.api.answer import answer
-from spica_web.deps import Viewer, site_of
+from spica_web.deps import Visitor, site_of
 
 router = APIRouter(prefix="/api", tags=["rules"])
 
@@ -35,7 +35,7 @@ class RuleCheck:
 
 @router.get("/rules/check", response_model=RuleCheck)
 def check(
-    request: Request, person: Viewer, rule: Annotated[str, Query(max_length=10_000, description="text of the rule")]
+    request: Request, person: Visitor, rule: Annotated[str, Query(max_length=10_000, description="text of the rule")]
 ) -> JSONResponse:
     """Read a rule and count what it takes."""
     try:

@@ -14,7 +14,7 @@ from spica.model.errors import RecipeError
 from spica.model.image import ImageKind, ImageState
 from spica.model.overview import ImageEntry
 from spica.model.selection import FIELDS, Field
-from spica_web.deps import Viewer, site_of
+from spica_web.deps import Visitor, site_of
 from spica_web.query import PAGE_SIZE, ImageQuery, Paging, RuleFault, fault_of, read_query
 from spica_web.render import Page, render
 
@@ -73,7 +73,7 @@ class ExposuresPage(Page):
 
 
 @router.get("/exposures", response_class=HTMLResponse)
-def exposures_page(request: Request, person: Viewer) -> HTMLResponse:
+def exposures_page(request: Request, person: Visitor) -> HTMLResponse:
     """Show exposures; a rule that cannot be read is marked under the word and the list stays empty."""
     site, query, fault = site_of(request), read_query(request.query_params), None
     rows: list[ImageEntry] = []

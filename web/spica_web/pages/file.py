@@ -14,8 +14,9 @@ from spica.db.file import File, Location, locations, read_content, read_file
 from spica.files.workspace import Workspace, place_below
 from spica.model.errors import UsageError
 from spica.model.node import LocationState
-from spica_web.deps import Viewer, site_of
-from spica_web.errors import MissingError
+from spica_web.deps import Visitor, site_of
+from spica_web.errors import LoginError, MissingError
+from spica_web.public import PICTURES, is_guest
 
 router = APIRouter()
 SHOWN = frozenset(
@@ -36,16 +37,20 @@ OCTETS = "application/octet-stream"
 
 
 @router.get("/files/{file_id}/{name}")
-def send_file(request: Request, person: Viewer, file_id: int, name: str) -> Response:
-    """Send a file by its id; the name is for people and not looked at."""
+def send_file(request: Request, person: Visitor, file_id: int, name: str) -> Response:
+    """Send a file by its id; the name is for people and not looked at. Visitors without a name get pictures alone."""
     site = site_of(request)
     with site.read() as session:
         try:
             file = read_file(session, file_id if 0 < file_id < 2**62 else 0)
         except UsageError:
+            if is_guest(person):
+                raise LoginError from None
             raise MissingError(f"there is no file {file_id}; start from the page of its image") from None
         content = read_content(session, file_id)
         places = () if content is not None else locations(session, file_id)
+    if is_guest(person) and (content is None or content.media_type not in PICTURES):
+        raise LoginError
     if content is not None:
         media = content.media_type if content.media_type in SHOWN else OCTETS
         if request.headers.get("if-none-match") == f'"{file.sha256}"':

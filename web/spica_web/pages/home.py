@@ -25,8 +25,9 @@ from spica.db.pages.survey import (
 )
 from spica.db.tables.image import ImageRow
 from spica.model.overview import NodeEntry, StackEntry
-from spica_web.deps import Viewer, site_of
+from spica_web.deps import Visitor, site_of
 from spica_web.draw.sky import SkyChart, draw_sky
+from spica_web.public import is_guest
 from spica_web.render import Page, render
 
 router = APIRouter()
@@ -62,7 +63,7 @@ class FindPage(Page):
 
 
 @router.get("/", response_class=HTMLResponse)
-def home_page(request: Request, person: Viewer, token: str | None = None) -> Response:
+def home_page(request: Request, person: Visitor, token: str | None = None) -> Response:
     """Show the survey at a glance."""
     if token is not None:
         return RedirectResponse(f"/login?token={quote(token[:200], safe='')}", status_code=303)
@@ -73,18 +74,18 @@ def home_page(request: Request, person: Viewer, token: str | None = None) -> Res
             nav="home",
             flow=read_flow(session),
             fields=read_fields(session),
-            errors=read_errors(session, 6),
+            errors=[] if is_guest(person) else read_errors(session, 6),
             jobs=count_jobs(session),
-            nodes=list_nodes(session),
+            nodes=[] if is_guest(person) else list_nodes(session),
             stacks=list_stacks(session, site.workspace, order=[ImageRow.id.desc()], limit=6),
             sky=draw_sky(read_sky(session)),
-            folder=str(site.workspace.folder),
+            folder="" if is_guest(person) else str(site.workspace.folder),
         )
     return render(request, page)
 
 
 @router.get("/find", response_class=HTMLResponse)
-def find_page(request: Request, person: Viewer, q: str = "") -> Response:
+def find_page(request: Request, person: Visitor, q: str = "") -> Response:
     """Go to what some words name: a job, coordinates, an image; or list what begins like them."""
     words = q.strip()[:200].replace("\0", "")
     job = re.fullmatch(r"(?:job|#)\s*([0-9]{1,15})", words, re.IGNORECASE)

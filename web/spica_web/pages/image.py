@@ -37,9 +37,10 @@ from spica.files.header import Card, unpack_headers
 from spica.model.errors import ConflictError, RecipeError
 from spica.model.grade import COMMENTS, Grade, GradeSource
 from spica.model.image import ImageKind
-from spica_web.deps import Grader, Site, Viewer, site_of
+from spica_web.deps import Grader, Site, Viewer, Visitor, site_of
 from spica_web.errors import MissingError
 from spica_web.pages.measures import MeasureLine, grade_limits, measure_lines
+from spica_web.public import is_guest, shown_grades
 from spica_web.query import ImageQuery, read_query
 from spica_web.render import Page, render
 
@@ -78,7 +79,7 @@ class ImagePage(Page):
 
 
 @router.get("/images/{image_id}", response_class=HTMLResponse)
-def image_page(request: Request, person: Viewer, image_id: int) -> Response:
+def image_page(request: Request, person: Visitor, image_id: int) -> Response:
     """Show an exposure; stacks and calibrated copies have pages of their own."""
     site, query = site_of(request), read_query(request.query_params)
     with site.read() as session:
@@ -100,7 +101,7 @@ def _read_page(
 ) -> ImagePage:
     limits = grade_limits(site.instruments, image.instrument, image.filter)
     products = read_products(session, image.id)
-    grades = read_grades(session, image.id)
+    grades = shown_grades(person, read_grades(session, image.id))
     return ImagePage(
         title=image.name,
         nav="exposures",
@@ -119,7 +120,7 @@ def _read_page(
         comments=COMMENTS,
         uses=read_uses(session, image.id),
         outcomes=image_outcomes(session, image.id),
-        file=read_file_entry(session, image.file_id),
+        file=None if is_guest(person) else read_file_entry(session, image.file_id),
         solved=read_solved(session, image),
         masters=masters_of(session, image.id),
         place=place_of(session, image.id, query, site.workspace.object_aliases),

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from spica.db.overview import list_images
 from spica.db.pages.listing import Facets, count_images, first_ids, read_facets, sum_exptime
-from spica.db.person import audit
 from spica.db.selection import Judged, compile_rule, judge
 from spica.db.tables.image import ImageRow
 from spica.files.workspace import Workspace
@@ -26,7 +25,7 @@ from spica.model.recipe import Recipe, read_recipe
 from spica.model.selection import DEFAULT_RULE, FIELDS, Field, Rule, format_rule, list_names, parse_rule
 from spica.scheduling.select import Scheduled, schedule
 from spica.scheduling.wish import Wish
-from spica_web.deps import Operator, Viewer, site_of
+from spica_web.deps import Operator, Visitor, site_of
 from spica_web.query import ImageQuery, RuleFault, fault_of, read_query
 from spica_web.render import Page, render
 
@@ -91,7 +90,7 @@ NOTHING = _Split(0, 0, 0.0, [], [], [])
 
 
 @router.get("/rules", response_class=HTMLResponse)
-def rules_page(request: Request, person: Viewer) -> HTMLResponse:
+def rules_page(request: Request, person: Visitor) -> HTMLResponse:
     """Judge all candidates by the rule of the address, or show what a rule may say."""
     site, query = site_of(request), read_query(request.query_params)
     fault, rule, split = None, None, NOTHING
@@ -210,12 +209,8 @@ def plan_by_rule(
         person_id=person.id,
     )
     done = schedule(site.database, site.workspace, wish, own_recipe(site.workspace), dry_run=dry)
-    if not dry:
-        with site.database.begin() as session:
-            for planned in done.plans:
-                audit(session, person.id, "plan", f"plan:{planned.plan}", rule)
-        if len(done.plans) == 1 and not done.known:
-            return RedirectResponse(f"/plans/{done.plans[0].plan}", status_code=303)
+    if not dry and len(done.plans) == 1 and not done.known:
+        return RedirectResponse(f"/plans/{done.plans[0].plan}", status_code=303)
     title = "What would be planned" if dry else "Planned"
     return render(request, PlannedPage(title, "rules", rule, mode, object, filter, done, dry))
 

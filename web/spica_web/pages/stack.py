@@ -42,10 +42,11 @@ from spica.db.tables.quality import GradeRow, SolutionRow
 from spica.model.grade import COMMENTS
 from spica.model.image import ImageKind, ImageState
 from spica.model.overview import StackEntry
-from spica_web.deps import Site, Viewer, site_of
+from spica_web.deps import Site, Visitor, site_of
 from spica_web.errors import MissingError
 from spica_web.pages.image import machine_grade, own_grade, plots_of, preview_of, standing_grade
 from spica_web.pages.measures import MeasureLine, measure_lines
+from spica_web.public import is_guest, shown_grades, shown_stack
 from spica_web.query import PAGE_SIZE, Paging, read_page
 from spica_web.render import Page, render
 
@@ -109,7 +110,7 @@ class StackPage(Page):
 
 
 @router.get("/stacks", response_class=HTMLResponse)
-def stacks_page(request: Request, person: Viewer, state: str = "", kind: str = "stack") -> HTMLResponse:
+def stacks_page(request: Request, person: Visitor, state: str = "", kind: str = "stack") -> HTMLResponse:
     """Show stacks, newest first."""
     site, page = site_of(request), read_page(request.query_params)
     wanted = ImageKind.CALIBRATED if kind == "calibrated" else ImageKind.STACK
@@ -128,7 +129,7 @@ def stacks_page(request: Request, person: Viewer, state: str = "", kind: str = "
 
 
 @router.get("/stacks/{image_id}", response_class=HTMLResponse)
-def stack_page(request: Request, person: Viewer, image_id: int) -> Response:
+def stack_page(request: Request, person: Visitor, image_id: int) -> Response:
     """Show one stack or calibrated copy."""
     site = site_of(request)
     with site.read() as session:
@@ -147,7 +148,7 @@ def _read_page(
     solution = newest_solution(session, image.plan_id)
     products = read_products(session, image.id)
     of_plan = read_products_of_plan(session, image.plan_id) if image.plan_id is not None else []
-    grades = read_grades(session, image.id)
+    grades = shown_grades(person, read_grades(session, image.id))
     own = {p.id for p in products}
     plots = plots_of([p for p in of_plan if p.id in own or p.role == "plot"])
     return StackPage(
@@ -155,7 +156,7 @@ def _read_page(
         nav="stacks",
         image=image,
         stack=stack,
-        entry=list_stacks(session, site.workspace, [ImageRow.id == image.id])[0],
+        entry=shown_stack(person, list_stacks(session, site.workspace, [ImageRow.id == image.id])[0]),
         measure=measure,
         lines=measure_lines(measure, read_distributions(session, image), {}),
         reasons=read_reasons(session, image.id),
@@ -168,14 +169,14 @@ def _read_page(
         n_sources=count_sources(session, image.id),
         sources=sources_of(session, image.id, BRIGHTEST),
         catalogue=next((p for p in products if p.role == "catalogue"), None),
-        deliveries=read_deliveries(session, image.id),
+        deliveries=[] if is_guest(person) else read_deliveries(session, image.id),
         manifest=[p for p in products if p.role in ("manifest", "report", "delivered")],
         grades=grades,
         machine=machine_grade(grades),
         standing=standing_grade(grades, image),
         own_grade=own_grade(grades, person),
         comments=COMMENTS,
-        file=read_file_entry(session, image.file_id),
+        file=None if is_guest(person) else read_file_entry(session, image.file_id),
     )
 
 

@@ -158,7 +158,7 @@
     if (document.hidden) { planned = -1; return; }
     planned = setTimeout(refresh, Math.max(400, 3000 - (Date.now() - last)));
   };
-  if (one("[data-live]") && window.EventSource) {
+  if (one("[data-live]") && window.EventSource && !("guest" in document.body.dataset)) {
     const source = new EventSource("/events");
     let heard = false;
     source.addEventListener("change", (e) => {
