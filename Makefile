@@ -2,7 +2,7 @@
 #
 #   VENV=.venv         where the environment lies
 #   DEMO_DIR=demo      workspace of the demo        HEADLESS=1   no web page at the end
-#   SEED=1  PORT=8765  of the demo                  WORKERS=2    processes of pytest
+#   SEED=1  PORT=8765  of the demo                  WORKERS=3    processes of pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -10,7 +10,7 @@ SHELL := /bin/sh
 
 VENV ?= .venv
 DEMO_DIR ?= demo
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST ?=
 export UV_PYTHON_DOWNLOADS = never
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -28,7 +28,7 @@ demo: $(VENV)/.warmed ## simulate a survey, run everything on it, open the web p
 
 .PHONY: test
 test: lint $(VENV)/.warmed ## lint, types, floors, and every test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.installed-test ## ruff, mypy and import-linter only

@@ -138,7 +138,7 @@ def test_a_demo_installs_no_tests_and_a_test_installs_them(bare):
     assert demo.index("bin/spica warm") < demo.index('bin/spica demo "there" --headless --seed 3')
     test = make("-n", "test", folder=bare).stdout
     assert '--editable ".[test]"' in test
-    order = ["ruff check", "ruff format --check", "bin/mypy", "lint-imports", "-m pytest -n 2 --dist loadfile"]
+    order = ["ruff check", "ruff format --check", "bin/mypy", "lint-imports", "-m pytest -n 3 --dist loadfile"]
     places = [test.index(word) for word in order]
     assert places == sorted(places)
 

@@ -92,7 +92,8 @@ def night(test_data: Path, short_place: Path) -> Iterator[Night]:
         spica("ingest", *sorted(data.glob("HATP*.FITS.gz")), *lean, "--wait")
         said = {"survey": spica("schedule", "survey", *EVERY, "--wait", "--json")}
         place = ("--ra", str(CENTRE[0]), "--dec", str(CENTRE[1]), "--radius", str(RADIUS))
-        said["area"] = spica("schedule", "area", *place, *EVERY, "--wait", "--json")
+        short = ("--set", "catalogue.make=false", "--set", "deliver.make=false")
+        said["area"] = spica("schedule", "area", *place, *EVERY, *short, "--wait", "--json")
         said["jobs"] = spica("jobs", "--json")
         stacks = {s["mode"]: s for s in spica("stacks", "--json")}
         images = {i["name"]: i for i in spica("images", "--kind", "all", "--json")}
