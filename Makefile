@@ -70,10 +70,11 @@ $(VENV)/bin/python:
 define install
 	@echo "installing $(1) into $(VENV)"
 	@if command -v uv >/dev/null 2>&1; then \
-	  uv pip install --quiet --python "$(BIN)/python" --constraint constraints.txt --editable "$(1)"; \
+	  uv pip install --quiet --compile-bytecode --python "$(BIN)/python" --constraint constraints.txt --editable "$(1)"; \
 	else \
 	  "$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable "$(1)"; \
 	fi
+	@"$(BIN)/python" -m compileall -q spica web daemon migrations # where Python may not write caches itself
 	@touch $@
 endef
 

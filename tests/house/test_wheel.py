@@ -124,7 +124,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv, pins, env = folder / "venv", str(ROOT / "constraints.txt"), clean_environment(folder)
     if shutil.which("uv"):
         run(["uv", "venv", "--quiet", "--python", sys.executable, str(venv)], folder, env)
-        install = ["uv", "pip", "install", "--quiet", "--python", str(venv / "bin/python")]
+        install = ["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(venv / "bin/python")]
     else:
         run([sys.executable, "-m", "venv", str(venv)], folder, env)
         install = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet"]
