@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Date, Select, func, literal, or_, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -144,25 +144,40 @@ def known_masters(session: Session, product_hashes: Iterable[str]) -> dict[str, 
 
 
 def find_masters(session: Session, wanted: Wanted) -> dict[MasterKind, Master]:
-    """Return the masters that an exposure gets, one of a kind: one statement.
+    """Return the masters that an exposure gets, one of a kind.
 
     A master fits where its camera is the exposure's, its run, filter and nights are the exposure's or not stated: what
     an exposure does not know of itself, a master must not state. Of several the one of the exposure's own run counts
     before one for any run, then for darks the nearer exposure time, then the nearer in time, then the newer.
     """
-    night = literal(read_night(wanted.night), Date)
+    return choose_masters(masters_of_cameras(session, [wanted.instrument]), wanted)
+
+
+def masters_of_cameras(session: Session, instruments: Iterable[str]) -> list[Master]:
+    """Return the masters in use that hold for these cameras, by id: one statement."""
     query = _masters().where(
-        CalibrationRow.withdrawn_at.is_(None),
-        CalibrationRow.instrument == wanted.instrument,
-        or_(CalibrationRow.run.is_(None), CalibrationRow.run == wanted.run),
-        or_(CalibrationRow.filter.is_(None), CalibrationRow.filter == wanted.filter),
-        or_(CalibrationRow.first_night.is_(None), CalibrationRow.first_night <= night),
-        or_(CalibrationRow.last_night.is_(None), CalibrationRow.last_night >= night),
+        CalibrationRow.withdrawn_at.is_(None), CalibrationRow.instrument.in_(sorted(set(instruments)))
     )
+    return [_master(row, file) for row, file in session.execute(query.order_by(CalibrationRow.id))]
+
+
+def choose_masters(masters: Iterable[Master], wanted: Wanted) -> dict[MasterKind, Master]:
+    """Return of the masters in hand those that an exposure gets, one of a kind, as `find_masters` says."""
     found: dict[MasterKind, Master] = {}
-    for master in sorted((_master(r, f) for r, f in session.execute(query)), key=lambda m: _distance(m, wanted)):
+    for master in sorted((m for m in masters if _holds(m.validity, wanted)), key=lambda m: _distance(m, wanted)):
         found.setdefault(master.kind, master)
     return found
+
+
+def _holds(validity: Validity, wanted: Wanted) -> bool:
+    """Whether a master holds for an exposure; nights are ISO dates, whose order is that of their text."""
+    if validity.instrument != wanted.instrument:
+        return False
+    if any(own not in {None, asked} for own, asked in ((validity.run, wanted.run), (validity.filter, wanted.filter))):
+        return False
+    if wanted.night is None:
+        return validity.first_night is None and validity.last_night is None
+    return (validity.first_night or wanted.night) <= wanted.night <= (validity.last_night or wanted.night)
 
 
 def _distance(master: Master, wanted: Wanted) -> tuple[bool, float, float, int]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 
 from spica.files.header import CardValue, HeaderCards, cards_from_text, make_cards
 from spica.files.tangent import tangent_wcs
@@ -148,10 +149,7 @@ def footprint_polygon(wcs: WCS, shape: tuple[int, int], points_per_side: int = 1
     zero, one = np.zeros_like(t), np.ones_like(t)
     x = np.concatenate([t, one, 1 - t, zero]) * nx - 0.5
     y = np.concatenate([zero, t, one, 1 - t]) * ny - 0.5
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ra, dec = wcs.all_pix2world(x, y, 0)
-    sky = _as_ra_dec(wcs, np.asarray(ra, float), np.asarray(dec, float))
+    sky = np.column_stack(sky_of_pixels(wcs, x, y))
     if not np.isfinite(sky).all():
         raise WcsError("an edge of the image lies outside the projected sky; solve the exposure without its header WCS")
     return sky
@@ -184,9 +182,13 @@ def place_on_sky(cards: HeaderCards, shape: tuple[int, int]) -> SkyPlace:
     return SkyPlace(polygon, pixel_scale_arcsec(wcs), (float(x_side), float(y_side)))
 
 
-def _as_ra_dec(wcs: WCS, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def sky_of_pixels(wcs: WCS, x_pix: ArrayLike, y_pix: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return right ascension (0 to 360) and declination in degrees of 0-based pixels, whichever axis comes first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first, second = wcs.all_pix2world(x_pix, y_pix, 0)
     ra, dec = (second, first) if int(wcs.wcs.lng) == 1 else (first, second)
-    return np.column_stack([ra % 360.0, dec])
+    return np.asarray(ra, float) % 360.0, np.asarray(dec, float)
 
 
 def wcs_cards(wcs: WCS) -> HeaderCards:

@@ -41,6 +41,10 @@ class Role(enum.StrEnum):
     TOOL_XML = "tool_xml"
 
 
+MAP_ROLES = {"weight": Role.WEIGHT_MAP, "error": Role.ERROR_MAP, "dq": Role.DQ_MAP}
+"""Seats of the maps beside an image, by the kinds that profiles name."""
+
+
 @dataclass(frozen=True)
 class Contribution:
     """What one exposure gave to a stack: share of the weight, pixels clipped, scale applied."""

@@ -78,7 +78,8 @@ def _draw_histogram(axis: Any, reference: ResidualPanel, internal: ResidualPanel
             limit = 5.0 * max(float(np.median(np.abs(both))), 1e-3)
             axis.hist(both, bins=60, range=(-limit, limit), histtype="step", density=True, label=name)
     axis.set(title="residuals per axis", xlabel="mas", ylabel="density")
-    axis.legend()
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend()
 
 
 def _draw_zero_points(axis: Any, zero_points: Sequence[ZeroPointPanel]) -> None:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spica.instruments.base import Instrument
-from spica.model.product import Role
-
-ROLE_OF = {"weight": Role.WEIGHT_MAP, "error": Role.ERROR_MAP, "dq": Role.DQ_MAP}
+from spica.model.product import MAP_ROLES, Role
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def find_pairs(files: Sequence[Path], instruments: Iterable[Instrument]) -> list
                 other = rule.name_for(name)
                 if other is None or other == name or other not in names:
                     continue
-                pair = Pair(folder / name, folder / other, ROLE_OF[rule.kind])
+                pair = Pair(folder / name, folder / other, MAP_ROLES[rule.kind])
                 if (pair.image in wanted or pair.map in wanted) and pair.map.is_file():
                     pairs[pair] = None
     return list(pairs)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from spica.db.calibration import has_masters
 from spica.db.engine import Database
 from spica.db.file import know_file, know_location
 from spica.db.job import live_inputs
@@ -258,11 +256,16 @@ def _attach(
 
 def _masters(session: Session, registry: Registry, fresh: Fresh) -> dict[int, list[Input]]:
     """Return the masters of new exposures; headers are read only where there are masters at all."""
-    headers: dict[int, tuple[Sequence[HeaderCards], str]] = {}
-    for ref, found in fresh.values() if has_masters(session) else ():
-        with contextlib.suppress(DataError):
-            headers[ref.id] = (read_headers(found.path), found.path.name)
-    return attach_masters(session, registry, headers)
+
+    def exposures() -> Iterator[tuple[int, Sequence[HeaderCards], str]]:
+        for ref, found in fresh.values():
+            try:
+                headers = read_headers(found.path)
+            except DataError:
+                continue
+            yield ref.id, headers, found.path.name
+
+    return attach_masters(session, registry, exposures())
 
 
 def _known_names(session: Session, file_ids: Collection[int]) -> dict[int, str]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from spica.db.calibration import BY_FILTER, Master, find_masters, has_masters, known_masters, read_night
+from spica.db.calibration import (
+    BY_FILTER,
+    Master,
+    choose_masters,
+    find_masters,
+    has_masters,
+    known_masters,
+    masters_of_cameras,
+    read_night,
+)
 from spica.db.engine import Database
 from spica.db.plan import add_plan, know_recipe
 from spica.db.tables.calibration import CalibrationRow, CalibrationUseRow
@@ -130,24 +140,23 @@ def master_inputs(masters: dict[MasterKind, Master], item: str | None) -> tuple[
 
 
 def attach_masters(
-    session: Session, registry: Registry, exposures: Mapping[int, tuple[Sequence[HeaderCards], str]]
+    session: Session, registry: Registry, exposures: Iterable[tuple[int, Sequence[HeaderCards], str]]
 ) -> dict[int, list[Input]]:
     """Return the masters that exposures get, as inputs of their assessment by the number of their file.
 
-    `exposures` gives headers and name of each file. What cannot be translated gets none: its assessment says why.
+    `exposures` yields number, headers and name of each file; nothing is drawn from it where there are no masters. What
+    cannot be translated gets none: its assessment says why. Two statements, however many exposures there are.
     """
     if not has_masters(session):
         return {}
-    found: dict[int, list[Input]] = {}
-    for file_id, (headers, name) in exposures.items():
-        try:
+    wanted: dict[int, Wanted] = {}
+    for file_id, headers, name in exposures:
+        with contextlib.suppress(DataError):
             facts = translate(registry.recognise(headers, name), headers, name)
-        except DataError:
-            continue
-        if facts.frame_type == "science":
-            masters = find_masters(session, wanted_of(facts))
-            found[file_id] = list(master_inputs(masters, item_of_file(file_id)))
-    return found
+            if facts.frame_type == "science":
+                wanted[file_id] = wanted_of(facts)
+    masters = masters_of_cameras(session, [w.instrument for w in wanted.values()])
+    return {i: list(master_inputs(choose_masters(masters, w), item_of_file(i))) for i, w in wanted.items()}
 
 
 # Masters made of raw frames -------------------------------------------------------------------------------------------
@@ -175,11 +184,12 @@ def make_masters(database: Database, wish: MasterWish, recipe: Recipe, *, dry_ru
             enough = len(group.frames) >= recipe.master.min_frames
             (planned.groups if enough else planned.small).append(group)
         works = _works(session, planned.groups, recipe)
-        making = _to_make(session, works)
+        registered = known_masters(session, [w.key for w in works])
+        making = _to_make(session, works, registered)
         planned.known = [w.group for i, w in enumerate(works) if i not in making]
         planned.groups = [works[i].group for i in making]
         if making and not dry_run:
-            planned.jobs = _submit(session, works, making, recipe)
+            planned.jobs = _submit(session, works, making, registered, recipe)
     return planned
 
 
@@ -292,9 +302,8 @@ def _distance(master: FrameGroup, group: FrameGroup) -> float:
     return abs(math.log(one / other)) if one and other else math.inf
 
 
-def _to_make(session: Session, works: Sequence[_Work]) -> list[int]:
+def _to_make(session: Session, works: Sequence[_Work], registered: Mapping[str, Master]) -> list[int]:
     """Return the places of what is neither in use nor being made, with what these need from jobs still running."""
-    registered = known_masters(session, [w.key for w in works])
     coming = _coming(session)
     making = {i for i, w in enumerate(works) if w.key not in registered and w.key not in coming}
     for i in reversed(range(len(works))):
@@ -309,9 +318,10 @@ def _coming(session: Session) -> frozenset[str]:
     return frozenset(str(json.loads(text)["facts"].get("key")) for text in session.scalars(query))
 
 
-def _submit(session: Session, works: Sequence[_Work], making: Sequence[int], recipe: Recipe) -> list[int]:
+def _submit(
+    session: Session, works: Sequence[_Work], making: Sequence[int], registered: Mapping[str, Master], recipe: Recipe
+) -> list[int]:
     """Record one plan for all masters to be made; edges follow what corrects what."""
-    registered = known_masters(session, [w.key for w in works])
     drafts = [_draft(works, i, {j: n for n, j in enumerate(making)}, registered, recipe) for i in making]
     label = f"{len(drafts)} masters of {', '.join(sorted({works[i].group.instrument for i in making}))}"
     plan_id = add_plan(session, mode=Mode.MASTER, label=label, recipe_id=know_recipe(session, recipe))

@@ -24,14 +24,13 @@ from spica.model.association import Mode
 from spica.model.errors import NothingToDoError, UsageError
 from spica.model.image import ImageKind, ImageState
 from spica.model.job import FileRef, Input, JobKind, Request, item_of_file
-from spica.model.product import Role
+from spica.model.product import MAP_ROLES
 from spica.model.recipe import Recipe
 from spica.model.record import from_json
 from spica.model.selection import parse_rule
 from spica.scheduling.intake import plan_assessments
 from spica.scheduling.master import attach_masters
 
-MAP_ROLES = frozenset({Role.WEIGHT_MAP.value, Role.ERROR_MAP.value, Role.DQ_MAP.value})
 ALL = (ImageState.REGISTERED, ImageState.ASSESSED, ImageState.CALIBRATED, ImageState.FAILED, ImageState.REJECTED)
 
 
@@ -125,7 +124,7 @@ def _plan(
     refs = [FileRef(f.id, f.sha256, f.name, f.size) for _, f in rows]
     query = select(HeaderRow.image_id, HeaderRow.cards).where(HeaderRow.image_id.in_([image.id for image, _ in rows]))
     cards = {row.image_id: row.cards for row in session.execute(query)}
-    headers = {f.id: (unpack_headers(cards[image.id]), f.name) for image, f in rows if image.id in cards}
+    headers = ((f.id, unpack_headers(cards[image.id]), f.name) for image, f in rows if image.id in cards)
     going = attach_masters(session, registry, headers)
     for file_id, maps in _maps(session, refs).items():
         going.setdefault(file_id, []).extend(maps)
@@ -149,5 +148,5 @@ def _maps(session: Session, refs: Sequence[FileRef]) -> dict[int, list[Input]]:
             continue
         request = from_json(Request, json.loads(text), "request")
         item = item_of_file(file_id)
-        found[file_id] = [i for i in request.inputs if i.item == item and i.role in MAP_ROLES]
+        found[file_id] = [i for i in request.inputs if i.item == item and i.role in MAP_ROLES.values()]
     return found

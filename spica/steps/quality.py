@@ -28,7 +28,7 @@ from spica.files.header import HeaderCards, make_cards
 from spica.files.ldac import LdacCatalogue, write_ldac
 from spica.files.mef import ImageToWrite, open_mef, write_mef
 from spica.files.preview import Tile, binning_for, make_preview, reduce_blocks, row_strips, write_png
-from spica.files.wcs import read_wcs
+from spica.files.wcs import read_wcs, sky_of_pixels
 from spica.model.errors import DataError
 from spica.model.grade import GradeRecord, grade_by_limits
 from spica.model.job import JobKind
@@ -191,7 +191,7 @@ def _place(d: DetectorSheet, sheet: FactsSheet) -> tuple[float, float]:
     from spica.algorithms.skymap import tangent_project
 
     wcs = read_wcs(d.cards)
-    ra, dec = wcs.all_pix2world(0.5 * (d.n_x - 1), 0.5 * (d.n_y - 1), 0)
+    ra, dec = sky_of_pixels(wcs, 0.5 * (d.n_x - 1), 0.5 * (d.n_y - 1))
     xi, eta = tangent_project(ra, dec, sheet.exposure.ra_deg, sheet.exposure.dec_deg)
     cd = np.asarray(wcs.pixel_scale_matrix)
     rotation = np.linalg.inv(cd / math.sqrt(abs(np.linalg.det(cd))))

@@ -483,11 +483,11 @@ def test_exposures_get_their_masters_as_inputs(profiled: Any) -> None:
         6: ((), "empty.fits"),
     }
     with profiled.database.begin() as session:
-        assert attach_masters(session, registry, exposures) == {}
+        assert attach_masters(session, registry, ((n, *given) for n, given in exposures.items())) == {}
         refs = {k: profiled.file(session, FileKind.CALIBRATION) for k in (BIAS, FLAT)}
         register_master(session, refs[BIAS].id, BIAS, Validity("cam"))
         register_master(session, refs[FLAT].id, FLAT, Validity("cam", "r", "26BS01"))
-        found = attach_masters(session, registry, exposures)
+        found = attach_masters(session, registry, ((n, *given) for n, given in exposures.items()))
         wanted = Wanted("cam", "r", "26BS01", "2026-09-06", 61290.3, 90.0)
         assert {k: m.file for k, m in find_masters(session, wanted).items()} == refs
     told = {n: [(i.role, i.item, i.file) for i in inputs] for n, inputs in found.items()}

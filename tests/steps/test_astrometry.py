@@ -138,6 +138,15 @@ def test_one_that_does_not_match_is_left_out_and_the_others_go_on(chain: Any, st
     assert not [p for p in ran.result.products if p.item == "image:2"]
 
 
+def test_too_few_reference_stars_give_a_relative_zero_point(chain: Any, step_bench: Any) -> None:
+    few = "photometry.min_reference=10000"
+    ran = step_bench.run("astrometry", chain.astrometry_inputs(), few, subject="image:9")
+    assert ran.code == 0, ran.result.failure
+    record = next(r for r in ran.result.records if r["type"] == "solution")
+    assert (record["mag_system"], record["mag_band"]) == (None, None)
+    assert record["n_reference"] > 20, "positions still hold to the reference"
+
+
 def test_an_attenuated_exposure_is_left_out_by_the_recipe(chain: Any, step_bench: Any) -> None:
     record = next(r for r in chain.solved.result.records if r["type"] == "solution")
     attenuation = sorted((i["skyprobe_mag"], i["item"]) for i in record["images"])

@@ -12,7 +12,7 @@ from spica.algorithms.skymap import tangent_project
 from spica.files.catalogue import from_sextractor
 from spica.files.header import HeaderCards
 from spica.files.ldac import read_ldac
-from spica.files.wcs import read_wcs
+from spica.files.wcs import read_wcs, sky_of_pixels
 from spica.model.errors import DataError
 from spica.model.job import Reason
 from spica.model.product import Role
@@ -114,7 +114,7 @@ def _layout(sheet: FactsSheet, index: int) -> DetectorLayout:
     assert e.dec_deg is not None
     wcs = read_wcs(d.cards)
     x, y = 0.5 * (d.n_x - 1), 0.5 * (d.n_y - 1)
-    ra, dec = wcs.all_pix2world([x, x + 1, x], [y, y, y + 1], 0)
+    ra, dec = sky_of_pixels(wcs, [x, x + 1, x], [y, y, y + 1])
     xi, eta = tangent_project(ra, dec, e.ra_deg, e.dec_deg)
     cd = np.array([[xi[1] - xi[0], xi[2] - xi[0]], [eta[1] - eta[0], eta[2] - eta[0]]])
     crpix = np.array([x, y]) - np.linalg.solve(cd, [xi[0], eta[0]])

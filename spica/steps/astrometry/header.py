@@ -29,7 +29,7 @@ from spica.algorithms.astrometry.agreement import (
 from spica.algorithms.astrometry.header import StatedExposure, fit_stated, measure_stated
 from spica.algorithms.skymap import angular_separation
 from spica.files.header import HeaderCards, make_cards
-from spica.files.wcs import footprint_polygon, read_wcs
+from spica.files.wcs import footprint_polygon, read_wcs, sky_of_pixels
 from spica.model.errors import DataError
 from spica.model.job import Reason
 from spica.steps.astrometry.given import Given, build_ensemble
@@ -128,13 +128,6 @@ def _old_frame(cards: HeaderCards) -> str | None:
     if frame.startswith("FK4") or (moved and frame != "ICRS"):
         return f"{frame or 'equinox'} {equinox or ''}".strip()
     return None
-
-
-def sky_of_pixels(wcs: WCS, x_pix: Floats, y_pix: Floats) -> tuple[Floats, Floats]:
-    """Return right ascension and declination in degrees of 0-based pixels, whichever axis comes first."""
-    first, second = wcs.all_pix2world(x_pix, y_pix, 0)
-    ra, dec = (second, first) if int(wcs.wcs.lng) == 1 else (first, second)
-    return np.asarray(ra, float) % 360.0, np.asarray(dec, float)
 
 
 def _tangents(wcs: tuple[WCS, ...]) -> tuple[tuple[float, float], ...]:

@@ -47,6 +47,8 @@ def solve_photometry(
     stars = associate_stars(vectors, exposure, known, np.radians(radius / 3600.0))
     aperture, flux, error = _fluxes(context, given)
     mag, mag_error = _reference_mags(catalogue, band, stars.reference, recipe.offset_mag)
+    if mag is not None and np.count_nonzero(np.isfinite(mag[_seen(stars.star, usable)])) < recipe.min_reference:
+        mag, mag_error = None, None  # too few for an absolute zero point: it is relative
     nominal = given[0].sheet.nominal_zero_point_mag
     solution = solve_zero_points(
         flux[rows],
@@ -67,6 +69,12 @@ def solve_photometry(
     own = catalogue.mag_system if catalogue is not None else None
     system = (recipe.target_system or own) if solution.is_absolute else None
     return Photometry(solution, aperture, band if solution.is_absolute else None, system or None)
+
+
+def _seen(star: NDArray[np.int64], usable: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the stars that have a usable detection, each once; -1 is none."""
+    found = np.unique(star[usable])
+    return found[found >= 0]
 
 
 def _sky_positions(

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from spica.files.mef import ImageHdu, MefFile, open_mef
 from spica.model.calibration import MasterKind
 from spica.model.errors import DataError
-from spica.model.product import Role
+from spica.model.product import MAP_ROLES
 from spica.steps.base import StepContext
 from spica.steps.facts import DetectorSheet, FactsSheet
 from spica.steps.prepare.masters import OpenMaster, find_unit
@@ -22,7 +22,6 @@ from spica.steps.verify import limits_of
 
 WEIGHING = (MasterKind.FLAT, MasterKind.BAD_PIXELS)
 """Masters that enter the weight whether or not the pixels are corrected."""
-MAP_ROLES = {"weight": Role.WEIGHT_MAP, "error": Role.ERROR_MAP, "dq": Role.DQ_MAP}
 
 
 @dataclass(frozen=True, eq=False)
