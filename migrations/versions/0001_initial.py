@@ -67,6 +67,7 @@ JOB_STATE = postgresql.ENUM(
     create_type=False,
 )
 LOCATION_STATE = postgresql.ENUM("present", "missing", name="location_state", create_type=False)
+MARK_SHAPE = postgresql.ENUM("circle", "polygon", name="mark_shape", create_type=False)
 MASTER_KIND = postgresql.ENUM("bias", "dark", "flat", "fringe", "bad_pixels", name="master_kind", create_type=False)
 NODE_STATE = postgresql.ENUM("active", "draining", "stopped", name="node_state", create_type=False)
 PERSON_ROLE = postgresql.ENUM("viewer", "grader", "operator", "admin", name="person_role", create_type=False)
@@ -86,6 +87,7 @@ ENUMS = (
     JOB_ARROW,
     JOB_STATE,
     LOCATION_STATE,
+    MARK_SHAPE,
     MASTER_KIND,
     NODE_STATE,
     PERSON_ROLE,
@@ -104,16 +106,23 @@ def upgrade() -> None:
     _create_person()
     _create_recipe()
     _create_setting()
+    _create_tag_style()
     _create_audit()
+    _create_bulk_grade()
     _create_content()
     _create_location()
-    _create_selection()
+    _create_placement()
+    _create_rule()
     _create_session()
+    _create_rule_version()
+    _create_selection()
     _create_plan()
     _create_image()
     _create_detector()
+    _create_grade_claim()
     _create_header()
     _create_job()
+    _create_mark()
     _create_measure()
     _create_sky_range()
     _create_source()
@@ -121,6 +130,7 @@ def upgrade() -> None:
     _create_tag()
     _create_attempt()
     _create_job_edge()
+    _create_mark_region()
     _create_calibration()
     _create_delivery()
     _create_image_reason()
@@ -272,6 +282,15 @@ def _create_setting() -> None:
     )
 
 
+def _create_tag_style() -> None:
+    op.create_table(
+        "tag_style",
+        sa.Column("name", sa.Text(), nullable=False, comment="the word"),
+        sa.Column("colour", sa.Text(), nullable=False, comment="one of the pages' tag colours"),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_tag_style")),
+    )
+
+
 def _create_audit() -> None:
     op.create_table(
         "audit",
@@ -289,6 +308,33 @@ def _create_audit() -> None:
     op.create_index(op.f("ix_audit_person_id"), "audit", ["person_id"], unique=False)
     op.create_index(op.f("ix_audit_subject"), "audit", ["subject"], unique=False)
     op.create_index(op.f("ix_audit_verb"), "audit", ["verb"], unique=False)
+
+
+def _create_bulk_grade() -> None:
+    op.create_table(
+        "bulk_grade",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
+        sa.Column("rule", sa.Text(), nullable=False, comment="text of the rule"),
+        sa.Column("grade", GRADE_LETTER, nullable=False, comment="letter"),
+        sa.Column("comment", sa.Text(), nullable=True, comment="what the grader said"),
+        sa.Column("n_images", sa.Integer(), nullable=False, comment="images graded"),
+        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="who; NULL: the command line"),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when, UTC",
+        ),
+        sa.Column(
+            "withdrawn_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when it was taken back, UTC; NULL: not yet",
+        ),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_bulk_grade_person_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_bulk_grade")),
+    )
 
 
 def _create_content() -> None:
@@ -329,22 +375,52 @@ def _create_location() -> None:
     op.create_index(op.f("ix_location_file_id"), "location", ["file_id"], unique=False)
 
 
-def _create_selection() -> None:
+def _create_placement() -> None:
     op.create_table(
-        "selection",
-        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
-        sa.Column("rule", sa.Text(), nullable=False, comment="text of the rule"),
-        sa.Column("rule_sha256", sa.Text(), nullable=False, comment="hash of the text"),
+        "placement",
+        sa.Column("run", sa.Text(), nullable=False, comment="run; '': every run"),
+        sa.Column("filter", sa.Text(), nullable=False, comment="canonical filter; '': every filter"),
+        sa.Column("node_id", sa.BigInteger(), nullable=False, comment="to which node"),
+        sa.Column(
+            "chosen",
+            sa.Boolean(),
+            server_default=sa.text("true"),
+            nullable=False,
+            comment="by a person; false: by free disk when the group first came",
+        ),
+        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="who; NULL: Spica itself"),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when it was judged, UTC",
+            comment="when, UTC",
         ),
-        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="who; NULL: the command line"),
-        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_selection_person_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_selection")),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_placement_node_id")),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_placement_person_id")),
+        sa.PrimaryKeyConstraint("run", "filter", name=op.f("pk_placement")),
+    )
+
+
+def _create_rule() -> None:
+    op.create_table(
+        "rule",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
+        sa.Column("name", sa.Text(), nullable=False, comment="what people call it"),
+        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="owner; NULL: the command line"),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when it was first saved, UTC",
+        ),
+        sa.Column(
+            "retired_at", sa.DateTime(timezone=True), nullable=True, comment="when it was put away, UTC; NULL: not yet"
+        ),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_rule_person_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rule")),
+        sa.UniqueConstraint("name", name=op.f("uq_rule_name")),
     )
 
 
@@ -381,6 +457,55 @@ def _create_session() -> None:
         sa.UniqueConstraint("token_sha256", name=op.f("uq_session_token_sha256")),
     )
     op.create_index(op.f("ix_session_person_id"), "session", ["person_id"], unique=False)
+
+
+def _create_rule_version() -> None:
+    op.create_table(
+        "rule_version",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
+        sa.Column("rule_id", sa.BigInteger(), nullable=False, comment="of which rule"),
+        sa.Column("number", sa.Integer(), nullable=False, comment="counts from 1 within the rule"),
+        sa.Column("text", sa.Text(), nullable=False, comment="the rule as it was written"),
+        sa.Column("rule_sha256", sa.Text(), nullable=False, comment="hash of the rule's one spelling"),
+        sa.Column("note", sa.Text(), nullable=True, comment="why it was changed"),
+        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="who; NULL: the command line"),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when, UTC",
+        ),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_rule_version_person_id")),
+        sa.ForeignKeyConstraint(["rule_id"], ["rule.id"], name=op.f("fk_rule_version_rule_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rule_version")),
+        sa.UniqueConstraint("rule_id", "number", name=op.f("uq_rule_version_rule_id_number")),
+    )
+    op.create_index(op.f("ix_rule_version_rule_sha256"), "rule_version", ["rule_sha256"], unique=False)
+
+
+def _create_selection() -> None:
+    op.create_table(
+        "selection",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
+        sa.Column("rule", sa.Text(), nullable=False, comment="text of the rule"),
+        sa.Column("rule_sha256", sa.Text(), nullable=False, comment="hash of the text"),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when it was judged, UTC",
+        ),
+        sa.Column(
+            "rule_version_id", sa.BigInteger(), nullable=True, comment="saved version it was judged by; NULL: none"
+        ),
+        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="who; NULL: the command line"),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_selection_person_id")),
+        sa.ForeignKeyConstraint(["rule_version_id"], ["rule_version.id"], name=op.f("fk_selection_rule_version_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_selection")),
+    )
+    op.create_index(op.f("ix_selection_rule_version_id"), "selection", ["rule_version_id"], unique=False)
 
 
 def _create_plan() -> None:
@@ -517,6 +642,21 @@ def _create_detector() -> None:
     )
 
 
+def _create_grade_claim() -> None:
+    op.create_table(
+        "grade_claim",
+        sa.Column("image_id", sa.BigInteger(), nullable=False, comment="which image"),
+        sa.Column("person_id", sa.BigInteger(), nullable=False, comment="who has it before the eyes"),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False, comment="held until, UTC"),
+        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_grade_claim_image_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["person_id"], ["person.id"], name=op.f("fk_grade_claim_person_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("image_id", name=op.f("pk_grade_claim")),
+    )
+    op.create_index(op.f("ix_grade_claim_person_id"), "grade_claim", ["person_id"], unique=False)
+
+
 def _create_header() -> None:
     op.create_table(
         "header",
@@ -595,6 +735,35 @@ def _create_job() -> None:
     op.create_index(op.f("ix_job_image_id"), "job", ["image_id"], unique=False)
     op.create_index(op.f("ix_job_plan_id"), "job", ["plan_id"], unique=False)
     op.create_index("ix_job_state", "job", ["state", "id"], unique=False)
+
+
+def _create_mark() -> None:
+    op.create_table(
+        "mark",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
+        sa.Column("image_id", sa.BigInteger(), nullable=False, comment="on which image"),
+        sa.Column("comment", sa.Text(), nullable=True, comment="what is wrong there"),
+        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="who; NULL: the command line"),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when, UTC",
+        ),
+        sa.Column(
+            "withdrawn_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when it was taken back, UTC; NULL: not yet",
+        ),
+        sa.Column("withdrawn_by_id", sa.BigInteger(), nullable=True, comment="who took it back"),
+        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_mark_image_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_mark_person_id")),
+        sa.ForeignKeyConstraint(["withdrawn_by_id"], ["person.id"], name=op.f("fk_mark_withdrawn_by_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mark")),
+    )
+    op.create_index(op.f("ix_mark_image_id"), "mark", ["image_id"], unique=False)
 
 
 def _create_measure() -> None:
@@ -695,6 +864,7 @@ def _create_tag() -> None:
         sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_tag_person_id")),
         sa.PrimaryKeyConstraint("image_id", "name", name=op.f("pk_tag")),
     )
+    op.create_index("ix_tag_name", "tag", ["name", "image_id"], unique=False)
 
 
 def _create_attempt() -> None:
@@ -761,6 +931,26 @@ def _create_job_edge() -> None:
         sa.PrimaryKeyConstraint("parent_id", "child_id", name=op.f("pk_job_edge")),
     )
     op.create_index(op.f("ix_job_edge_child_id"), "job_edge", ["child_id"], unique=False)
+
+
+def _create_mark_region() -> None:
+    op.create_table(
+        "mark_region",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
+        sa.Column("mark_id", sa.BigInteger(), nullable=False, comment="part of which mark"),
+        sa.Column("number", sa.SmallInteger(), nullable=False, comment="index of the detector, from 0"),
+        sa.Column("shape", MARK_SHAPE, nullable=False, comment="circle or polygon"),
+        sa.Column("x_pix", sa.ARRAY(sa.Float()), nullable=False, comment="columns of centre or corners, pixel from 0"),
+        sa.Column("y_pix", sa.ARRAY(sa.Float()), nullable=False, comment="rows of centre or corners, pixel from 0"),
+        sa.Column("radius_pix", sa.Float(), nullable=True, comment="radius of a circle, pixel"),
+        sa.CheckConstraint(
+            "(shape = 'circle') = (radius_pix IS NOT NULL)", name=op.f("ck_mark_region_circle_has_radius")
+        ),
+        sa.CheckConstraint("cardinality(x_pix) = cardinality(y_pix)", name=op.f("ck_mark_region_as_many_y_as_x")),
+        sa.ForeignKeyConstraint(["mark_id"], ["mark.id"], name=op.f("fk_mark_region_mark_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mark_region")),
+    )
+    op.create_index(op.f("ix_mark_region_mark_id"), "mark_region", ["mark_id"], unique=False)
 
 
 def _create_calibration() -> None:
@@ -1088,13 +1278,29 @@ def _create_grade() -> None:
             nullable=True,
             comment="when it was taken back, UTC; NULL: not yet",
         ),
+        sa.Column("bulk_id", sa.BigInteger(), nullable=True, comment="act that graded many at once; NULL: one by one"),
+        sa.Column(
+            "blind",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="given without seeing other grades",
+        ),
+        sa.Column(
+            "seconds",
+            sa.REAL(),
+            nullable=True,
+            comment="how long the image stood before the grader, s; NULL: not in the queue",
+        ),
         sa.CheckConstraint("source = 'machine' OR attempt_id IS NULL", name=op.f("ck_grade_human_without_attempt")),
         sa.ForeignKeyConstraint(["attempt_id"], ["attempt.id"], name=op.f("fk_grade_attempt_id")),
+        sa.ForeignKeyConstraint(["bulk_id"], ["bulk_grade.id"], name=op.f("fk_grade_bulk_id")),
         sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_grade_image_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_grade_person_id")),
         sa.ForeignKeyConstraint(["quality_id"], ["quality.id"], name=op.f("fk_grade_quality_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_grade")),
     )
+    op.create_index(op.f("ix_grade_bulk_id"), "grade", ["bulk_id"], unique=False)
     op.create_index(op.f("ix_grade_image_id"), "grade", ["image_id"], unique=False)
 
 

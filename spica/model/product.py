@@ -18,6 +18,7 @@ class Role(enum.StrEnum):
     WEIGHT = "weight"
     CATALOGUE = "catalogue"
     PREVIEW = "preview"
+    MOSAIC = "mosaic"
     PLOT = "plot"
     REFERENCE = "reference"
     HEAD = "head"

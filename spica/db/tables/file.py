@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Float, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from spica.db.tables.base import Base, enum_type, instant, key, stamp
@@ -71,3 +82,17 @@ class ContentRow(Base):
     file_id: Mapped[int] = mapped_column(ForeignKey("file.id"), primary_key=True, comment="which file")
     media_type: Mapped[str] = mapped_column(Text, comment="media type for a browser")
     content: Mapped[bytes] = mapped_column(LargeBinary, comment="the bytes")
+
+
+class PlacementRow(Base):
+    """To which node the incoming exposures of a run and filter go; '' stands for every run or filter."""
+
+    __tablename__ = "placement"
+    run: Mapped[str] = mapped_column(Text, primary_key=True, comment="run; '': every run")
+    filter: Mapped[str] = mapped_column(Text, primary_key=True, comment="canonical filter; '': every filter")
+    node_id: Mapped[int] = mapped_column(ForeignKey("node.id"), comment="to which node")
+    chosen: Mapped[bool] = mapped_column(
+        Boolean, server_default=text("true"), comment="by a person; false: by free disk when the group first came"
+    )
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"), comment="who; NULL: Spica itself")
+    created_at: Mapped[datetime] = stamp("when")

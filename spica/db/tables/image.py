@@ -176,9 +176,18 @@ class TagRow(Base):
     """A free word on an image."""
 
     __tablename__ = "tag"
+    __table_args__ = (Index("ix_tag_name", "name", "image_id"),)
     image_id: Mapped[int] = mapped_column(
         ForeignKey("image.id", ondelete="CASCADE"), primary_key=True, comment="of which image"
     )
     name: Mapped[str] = mapped_column(Text, primary_key=True, comment="the word")
     person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"), comment="who; NULL: the command line")
     created_at: Mapped[datetime] = stamp("when")
+
+
+class TagStyleRow(Base):
+    """The colour of a tag."""
+
+    __tablename__ = "tag_style"
+    name: Mapped[str] = mapped_column(Text, primary_key=True, comment="the word")
+    colour: Mapped[str] = mapped_column(Text, comment="one of the pages' tag colours")

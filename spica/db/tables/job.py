@@ -47,6 +47,9 @@ class SelectionRow(Base):
     rule: Mapped[str] = mapped_column(Text, comment="text of the rule")
     rule_sha256: Mapped[str] = mapped_column(Text, comment="hash of the text")
     created_at: Mapped[datetime] = stamp("when it was judged")
+    rule_version_id: Mapped[int | None] = mapped_column(
+        ForeignKey("rule_version.id"), index=True, comment="saved version it was judged by; NULL: none"
+    )
     person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"), comment="who; NULL: the command line")
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Boolean, CheckConstraint, Float, ForeignKey, Integer, SmallInteger, Text, UniqueConstraint
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Float,
+    ForeignKey,
+    Integer,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import REAL
 from sqlalchemy.orm import Mapped, mapped_column
 
 from spica.db.tables.base import Base, instant, key, stamp
@@ -71,6 +82,42 @@ class GradeRow(Base):
     )
     created_at: Mapped[datetime] = stamp("when")
     withdrawn_at: Mapped[datetime | None] = instant("when it was taken back")
+    bulk_id: Mapped[int | None] = mapped_column(
+        ForeignKey("bulk_grade.id"), index=True, comment="act that graded many at once; NULL: one by one"
+    )
+    blind: Mapped[bool] = mapped_column(
+        Boolean, server_default=text("false"), comment="given without seeing other grades"
+    )
+    seconds: Mapped[float | None] = mapped_column(
+        REAL, comment="how long the image stood before the grader, s; NULL: not in the queue"
+    )
+
+
+class BulkGradeRow(Base):
+    """One grade given to all images that a rule took at one moment."""
+
+    __tablename__ = "bulk_grade"
+    id: Mapped[int] = key()
+    rule: Mapped[str] = mapped_column(Text, comment="text of the rule")
+    grade: Mapped[Grade] = mapped_column(GRADE, comment="letter")
+    comment: Mapped[str | None] = mapped_column(Text, comment="what the grader said")
+    n_images: Mapped[int] = mapped_column(Integer, comment="images graded")
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"), comment="who; NULL: the command line")
+    created_at: Mapped[datetime] = stamp("when")
+    withdrawn_at: Mapped[datetime | None] = instant("when it was taken back")
+
+
+class GradeClaimRow(Base):
+    """An image that a grader's queue holds for a while, so that two graders of one queue do not meet."""
+
+    __tablename__ = "grade_claim"
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("image.id", ondelete="CASCADE"), primary_key=True, comment="which image"
+    )
+    person_id: Mapped[int] = mapped_column(
+        ForeignKey("person.id", ondelete="CASCADE"), index=True, comment="who has it before the eyes"
+    )
+    until: Mapped[datetime] = stamp("held until", server_default=None)
 
 
 class GradeReasonRow(Base):

@@ -86,7 +86,7 @@
   const dialog = one("#keys");
   all("[data-open-keys]").forEach((b) => b.addEventListener("click", () => dialog.showModal()));
 
-  document.addEventListener("keydown", (e) => {
+  if (document.body.dataset.keys !== "own") document.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing) return;
     if (e.key === "Escape" && typing(document.activeElement)) { document.activeElement.blur(); return; }
     if (typing(e.target) || (dialog && dialog.open)) return;
