@@ -11,7 +11,9 @@ depends_on = None
 ATTEMPT_STATE = postgresql.ENUM(
     "SUBMITTED", "RUNNING", "SUCCEEDED", "FAILED", "ABORTED", "LOST", name="attempt_state", create_type=False
 )
-DELIVERY_STATE = postgresql.ENUM("prepared", "sent", "verified", "accepted", name="delivery_state", create_type=False)
+DELIVERY_STATE = postgresql.ENUM(
+    "prepared", "sent", "verified", "accepted", "damaged", name="delivery_state", create_type=False
+)
 EDGE_KIND = postgresql.ENUM("needs", "after", name="edge_kind", create_type=False)
 FILE_KIND = postgresql.ENUM(
     "exposure", "calibration", "reference", "product", "ignored", name="file_kind", create_type=False
@@ -1014,6 +1016,7 @@ def _create_delivery() -> None:
             nullable=False,
             comment="when it was prepared, UTC",
         ),
+        sa.Column("fault", sa.Text(), nullable=True, comment="what the last check found wrong; NULL: nothing"),
         sa.Column(
             "checked_at", sa.DateTime(timezone=True), nullable=True, comment="when its files were last checked, UTC"
         ),

@@ -48,7 +48,7 @@ MAP_ROLES = {"weight": Role.WEIGHT_MAP, "error": Role.ERROR_MAP, "dq": Role.DQ_M
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one exposure gave to a stack: share of the weight, pixels clipped, scale applied."""
+    """What one exposure gave to a stack: share of the weight, pixels clipped, scale applied, marks honoured (ids)."""
 
     item: str
     weight_fraction: float
@@ -56,6 +56,7 @@ class Contribution:
     flux_scale: float
     exptime_s: float
     background_adu: float | None = None
+    marks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class DeliveryState(enum.StrEnum):
     SENT = "sent"
     VERIFIED = "verified"
     ACCEPTED = "accepted"
+    DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)

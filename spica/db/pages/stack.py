@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from spica.db.tables.image import ImageRow, MeasureRow
+from spica.db.pages.survey import Polygon, SkyShape
+from spica.db.tables.image import DetectorRow, ImageRow, MeasureRow
 from spica.db.tables.job import PlanRow, SelectionMemberRow
 from spica.db.tables.product import DeliveryRow, SourceRow, StackInputRow, StackRow
 from spica.db.tables.quality import SolutionImageRow, SolutionRow
 from spica.model.image import ImageKind
+
+MAX_FOOTPRINTS = 400
+MAX_OUTLINES = 4000
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,34 @@ def read_why_not(session: Session, plan_id: int | None, limit: int = 500) -> lis
     ]
 
 
+def read_footprints(session: Session, stack: ImageRow, ids: Sequence[int]) -> list[SkyShape]:
+    """Return where the inputs of a stack lie on the sky, and the stack itself last: one statement.
+
+    Of more than `MAX_OUTLINES` detectors the exposures beyond are drawn by their circle alone.
+    """
+    query = (
+        select(ImageRow, MeasureRow.grade, DetectorRow.polygon_ra_deg, DetectorRow.polygon_dec_deg)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .outerjoin(DetectorRow, DetectorRow.image_id == ImageRow.id)
+        .where(ImageRow.id.in_([stack.id, *ids[:MAX_FOOTPRINTS]]), ImageRow.ra_deg.is_not(None))
+        .order_by(ImageRow.id == stack.id, ImageRow.id, DetectorRow.number)
+    )
+    images: dict[int, tuple[ImageRow, str | None]] = {}
+    outlines: dict[int, list[Polygon]] = defaultdict(list)
+    drawn = 0
+    for image, grade, ra, dec in session.execute(query):
+        images[image.id] = (image, grade.value if grade else None)
+        if ra and dec and len(ra) == len(dec) and (drawn < MAX_OUTLINES or image.id == stack.id):
+            outlines[image.id].append(tuple(zip(ra, dec, strict=True)))
+            drawn += 1
+    return [_shape(image, grade, tuple(outlines[image.id])) for image, grade in images.values()]
+
+
+def _shape(i: ImageRow, grade: str | None, polygons: tuple[Polygon, ...]) -> SkyShape:
+    ra, dec = i.ra_deg or 0.0, i.dec_deg or 0.0  # the statement lets no image without a place through
+    return SkyShape(i.id, i.name, i.object, i.kind.value, i.state.value, grade, ra, dec, i.radius_deg, polygons)
+
+
 def count_sources(session: Session, image_id: int) -> int:
     """Return how many sources the catalogue of a stack holds."""
     return session.scalar(select(func.count()).select_from(SourceRow).where(SourceRow.image_id == image_id)) or 0
@@ -139,7 +173,15 @@ def read_deliveries(session: Session, image_id: int) -> list[DeliveryRow]:
     )
 
 
-def count_stacks(session: Session, kind: ImageKind) -> dict[str, int]:
-    """Return stacks or calibrated copies by state: one statement."""
-    query = select(ImageRow.state, func.count()).where(ImageRow.kind == kind).group_by(ImageRow.state)
+def count_stacks(session: Session, kind: ImageKind, where: Sequence[ColumnElement[bool]] = ()) -> dict[str, int]:
+    """Return stacks or calibrated copies that meet some conditions by state: one statement."""
+    query = select(ImageRow.state, func.count()).where(ImageRow.kind == kind, *where).group_by(ImageRow.state)
+    if where:
+        query = query.outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
     return {state.value: n for state, n in session.execute(query)}
+
+
+def read_stack_filters(session: Session, kind: ImageKind) -> tuple[str, ...]:
+    """Return the filters that stacks or calibrated copies have: one statement."""
+    query = select(ImageRow.filter).where(ImageRow.kind == kind, ImageRow.filter.is_not(None)).distinct()
+    return tuple(sorted(f for f in session.scalars(query) if f is not None))

@@ -113,4 +113,5 @@ class DeliveryRow(Base):
         enum_type(DeliveryState, "delivery_state"), comment="how far it has come"
     )
     created_at: Mapped[datetime] = stamp("when it was prepared")
+    fault: Mapped[str | None] = mapped_column(Text, comment="what the last check found wrong; NULL: nothing")
     checked_at: Mapped[datetime | None] = stamp("when its files were last checked", server_default=None, nullable=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
-from spica.db.catalogue import sources_of
+from spica.db.file import read_content
 from spica.db.overview import list_stacks
+from spica.db.pages.catalogue import SourceBounds, list_sources
 from spica.db.pages.image import (
     FileEntry,
     GradeEntry,
@@ -31,7 +34,9 @@ from spica.db.pages.stack import (
     count_stacks,
     newest_solution,
     read_deliveries,
+    read_footprints,
     read_inputs,
+    read_stack_filters,
     read_stack_row,
     read_why_not,
 )
@@ -39,15 +44,19 @@ from spica.db.person import Person
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.product import DeliveryRow, SourceRow, StackRow
 from spica.db.tables.quality import GradeRow, SolutionRow
-from spica.model.grade import COMMENTS
-from spica.model.image import ImageKind, ImageState
+from spica.files.manifest import Manifest, manifest_from_json
+from spica.model.errors import DataError
+from spica.model.grade import COMMENTS, Grade
+from spica.model.image import ImageKind, ImageState, normalise_object
 from spica.model.overview import StackEntry
 from spica_web.deps import Site, Visitor, site_of
+from spica_web.draw.sky import SkyChart, draw_sky
 from spica_web.errors import MissingError
-from spica_web.pages.image import machine_grade, own_grade, plots_of, preview_of, standing_grade
+from spica_web.pages.delivery import checks_of
+from spica_web.pages.image import PICTURES, machine_grade, own_grade, plots_of, preview_of, standing_grade
 from spica_web.pages.measures import MeasureLine, measure_lines
 from spica_web.public import is_guest, shown_grades, shown_stack
-from spica_web.query import PAGE_SIZE, Paging, read_page
+from spica_web.query import PAGE_SIZE, Paging, choice, read_page
 from spica_web.render import Page, render
 
 router = APIRouter()
@@ -59,7 +68,110 @@ STATES = (
     ImageState.FAILED,
     ImageState.SUPERSEDED,
 )
-BRIGHTEST = 100
+BRIGHTEST = 40
+
+
+@dataclass(frozen=True)
+class Head:
+    """A heading of the list: the word that orders by it (none: it does not), what it says and means."""
+
+    sort: str
+    text: str
+    title: str = ""
+    number: bool = False
+    wide: bool = False
+
+
+HEADS = (
+    Head("name", "name"),
+    Head("grade", "grade"),
+    Head("", "mode"),
+    Head("object", "object"),
+    Head("filter", "filter"),
+    Head("inputs", "inputs", number=True),
+    Head("time", "time", number=True),
+    Head("seeing", "seeing arcsec", number=True),
+    Head("depth", "depth mag", number=True),
+    Head("", "zero point mag", number=True, wide=True),
+    Head("", "system", wide=True),
+    Head("", "internal mas", "rms per axis between exposures", number=True, wide=True),
+    Head("", "reference mas", "rms per axis to the reference", number=True, wide=True),
+    Head("state", "state"),
+)
+SORTS: dict[str, Any] = {
+    "name": ImageRow.name,
+    "grade": MeasureRow.grade,
+    "object": ImageRow.object,
+    "filter": ImageRow.filter,
+    "inputs": StackRow.n_inputs,
+    "time": ImageRow.exptime_s,
+    "seeing": MeasureRow.seeing_arcsec,
+    "depth": MeasureRow.limiting_mag,
+    "state": ImageRow.state,
+}
+
+
+@dataclass(frozen=True)
+class StackQuery:
+    """What a list of stacks shows: the words of the address."""
+
+    kind: str = "stack"
+    state: str = ""
+    object: str = ""
+    filter: str = ""
+    grade: str = ""
+    sort: str = ""
+
+    @property
+    def wanted(self) -> ImageKind:
+        """Stacks or calibrated copies."""
+        return ImageKind.CALIBRATED if self.kind == "calibrated" else ImageKind.STACK
+
+    @property
+    def active(self) -> bool:
+        """Whether anything but the state narrows the list."""
+        return any((self.object, self.filter, self.grade))
+
+    def link(self, **changes: Any) -> str:
+        """Return the query string after some changes."""
+        values = dataclasses.asdict(self) | changes
+        kept = {k: v for k, v in values.items() if v not in ("", None) and (k, v) != ("kind", "stack")}
+        return f"?{urlencode(kept)}" if kept else "?"
+
+    def sorted_by(self, column: str) -> str:
+        """Return the query string of a click on a heading: ascending, then descending, then none."""
+        return self.link(sort={column: f"-{column}", f"-{column}": ""}.get(self.sort, column))
+
+    def direction(self, column: str) -> str:
+        """Return `ascending`, `descending` or nothing for a heading."""
+        return {column: "ascending", f"-{column}": "descending"}.get(self.sort, "") if column else ""
+
+    def conditions(self, aliases: dict[str, str]) -> list[ColumnElement[bool]]:
+        """Return what narrows the list, the kind and the state aside."""
+        found: list[ColumnElement[bool]] = []
+        if self.object:
+            found.append(ImageRow.object_key == normalise_object(self.object, aliases))
+        if self.filter:
+            found.append(ImageRow.filter == self.filter)
+        letter = choice(Grade, self.grade)
+        if letter is not None:
+            found.append(MeasureRow.grade == letter)
+        return found
+
+    def order(self) -> list[Any]:
+        """Return the order, unknown values last; the newest first where none is asked for."""
+        name, down = self.sort.removeprefix("-"), self.sort.startswith("-")
+        if name not in SORTS:
+            return [ImageRow.id.desc()]
+        return [SORTS[name].desc().nulls_last() if down else SORTS[name].asc().nulls_last()]
+
+
+def read_stack_query(words: Mapping[str, str]) -> StackQuery:
+    """Return the query of an address; words that mean nothing are dropped."""
+    given = {f.name: words.get(f.name, "").strip()[:500].replace("\0", "") for f in dataclasses.fields(StackQuery)}
+    given["kind"] = "calibrated" if given["kind"] == "calibrated" else "stack"
+    given["state"] = given["state"] if given["state"] in {s.value for s in STATES} else ""
+    return StackQuery(**given)
 
 
 @dataclass(frozen=True)
@@ -72,8 +184,9 @@ class StacksPage(Page):
     rows: list[StackEntry]
     counts: dict[str, int]
     states: tuple[str, ...]
-    state: str
-    kind: str
+    query: StackQuery
+    filters: tuple[str, ...]
+    heads: tuple[Head, ...]
     paging: Paging
 
 
@@ -97,10 +210,14 @@ class StackPage(Page):
     inputs: list[InputEntry]
     why_not: list[WhyNot]
     n_sources: int
-    sources: Sequence[SourceRow]
+    sources: list[SourceRow]
     catalogue: ProductEntry | None
     deliveries: list[DeliveryRow]
     manifest: list[ProductEntry]
+    described: Manifest | None
+    checking: frozenset[int]
+    mosaic: ProductEntry | None
+    coverage: list[SkyChart]
     grades: list[GradeEntry]
     machine: GradeEntry | None
     standing: GradeRow | None
@@ -110,22 +227,27 @@ class StackPage(Page):
 
 
 @router.get("/stacks", response_class=HTMLResponse)
-def stacks_page(request: Request, person: Visitor, state: str = "", kind: str = "stack") -> HTMLResponse:
-    """Show stacks, newest first."""
-    site, page = site_of(request), read_page(request.query_params)
-    wanted = ImageKind.CALIBRATED if kind == "calibrated" else ImageKind.STACK
-    where: list[ColumnElement[bool]] = [ImageRow.kind == wanted]
-    if state in [s.value for s in STATES]:
-        where.append(ImageRow.state == ImageState(state))
+def stacks_page(request: Request, person: Visitor) -> HTMLResponse:
+    """Show stacks, newest first where no column orders them."""
+    site, page, query = site_of(request), read_page(request.query_params), read_stack_query(request.query_params)
+    where = query.conditions(site.workspace.object_aliases)
     with site.read() as session:
-        counts = count_stacks(session, wanted)
-        skip = (page - 1) * PAGE_SIZE
-        rows = list_stacks(session, site.workspace, where, order=[ImageRow.id.desc()], limit=PAGE_SIZE, offset=skip)
-    total = counts.get(state, 0) if len(where) > 1 else sum(counts.values())
+        counts = count_stacks(session, query.wanted, where)
+        shown = [*where, ImageRow.state == ImageState(query.state)] if query.state else where
+        rows = list_stacks(
+            session,
+            site.workspace,
+            [ImageRow.kind == query.wanted, *shown],
+            order=query.order(),
+            limit=PAGE_SIZE,
+            offset=(page - 1) * PAGE_SIZE,
+        )
+        filters = read_stack_filters(session, query.wanted)
+    total = counts.get(query.state, 0) if query.state else sum(counts.values())
     states = tuple(s.value for s in STATES)
-    title = "Stacks" if wanted is ImageKind.STACK else "Calibrated copies"
+    title = "Stacks" if query.wanted is ImageKind.STACK else "Calibrated copies"
     paging = Paging(page, PAGE_SIZE, total)
-    return render(request, StacksPage(title, "stacks", rows, counts, states, state, wanted.value, paging))
+    return render(request, StacksPage(title, "stacks", rows, counts, states, query, filters, HEADS, paging))
 
 
 @router.get("/stacks/{image_id}", response_class=HTMLResponse)
@@ -138,18 +260,26 @@ def stack_page(request: Request, person: Visitor, image_id: int) -> Response:
             if 0 < image_id < 2**62 and session.get(ImageRow, image_id) is not None:
                 return RedirectResponse(f"/images/{image_id}", status_code=303)
             raise MissingError(f"there is no stack {image_id}; see the list of stacks")
-        page = _read_page(session, site, person, *found)
+        page = _read_page(session, site, person, checks_of(request).going(), *found)
     return render(request, page)
 
 
 def _read_page(
-    session: Session, site: Site, person: Person, image: ImageRow, stack: StackRow, measure: MeasureRow | None
+    session: Session,
+    site: Site,
+    person: Person,
+    checking: frozenset[int],
+    image: ImageRow,
+    stack: StackRow,
+    measure: MeasureRow | None,
 ) -> StackPage:
     solution = newest_solution(session, image.plan_id)
     products = read_products(session, image.id)
     of_plan = read_products_of_plan(session, image.plan_id) if image.plan_id is not None else []
     grades = shown_grades(person, read_grades(session, image.id))
     own = {p.id for p in products}
+    inputs = read_inputs(session, image.id, solution.id if solution else None)
+    manifest = [p for p in products if p.role in ("manifest", "report", "delivered")]
     plots = plots_of([p for p in of_plan if p.id in own or p.role == "plot"])
     return StackPage(
         title=image.name,
@@ -164,13 +294,17 @@ def _read_page(
         plots=_unique(plots or plots_of(products)),
         products=products,
         solution=solution,
-        inputs=read_inputs(session, image.id, solution.id if solution else None),
+        inputs=inputs,
         why_not=read_why_not(session, image.plan_id),
         n_sources=count_sources(session, image.id),
-        sources=sources_of(session, image.id, BRIGHTEST),
+        sources=list_sources(session, image.id, SourceBounds(), "mag_auto", BRIGHTEST),
         catalogue=next((p for p in products if p.role == "catalogue"), None),
         deliveries=[] if is_guest(person) else read_deliveries(session, image.id),
-        manifest=[p for p in products if p.role in ("manifest", "report", "delivered")],
+        manifest=manifest,
+        described=None if is_guest(person) else read_described(session, manifest),
+        checking=checking,
+        mosaic=next((p for p in products if p.role == "mosaic" and p.media_type in PICTURES), None),
+        coverage=draw_sky(read_footprints(session, image, [i.image_id for i in inputs])),
         grades=grades,
         machine=machine_grade(grades),
         standing=standing_grade(grades, image),
@@ -178,6 +312,18 @@ def _read_page(
         comments=COMMENTS,
         file=None if is_guest(person) else read_file_entry(session, image.file_id),
     )
+
+
+def read_described(session: Session, products: list[ProductEntry]) -> Manifest | None:
+    """Return what the newest manifest in JSON says; None where there is none that can be read."""
+    newest = next((p for p in products if p.name.endswith("manifest.json")), None)
+    content = read_content(session, newest.file_id) if newest is not None else None
+    if content is None:
+        return None
+    try:
+        return manifest_from_json(content.content)
+    except DataError:
+        return None
 
 
 def _unique(products: list[ProductEntry]) -> list[ProductEntry]:
