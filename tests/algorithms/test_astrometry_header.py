@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from spica.algorithms.astrometry import (
     ReferenceStars,
     tpv_cards,
 )
-from spica.algorithms.astrometry.agreement import Offset, SourceList, compare_lists, judge_offsets
+from spica.algorithms.astrometry.agreement import Offset, SourceList, chance_of_many, compare_lists, judge_offsets
 from spica.algorithms.astrometry.header import fit_stated, measure_stated
 
 Floats = NDArray[np.float64]
@@ -205,3 +206,9 @@ def test_exposures_apart_on_the_sky_are_neither_checked_nor_blamed() -> None:
                      tuple(p + np.array([1.0, 0.0]) for p in second.polygons_deg))  # fmt: skip
     said = _judge([first, far])
     assert (said.dissents, said.tie, said.checked) == ((), None, frozenset())
+
+
+@pytest.mark.parametrize(("n", "rate"), [(1, 1e-6), (3, 0.4), (7, 6.5), (40, 21.0)])
+def test_the_chance_of_many_is_one_less_the_chance_of_few(n: int, rate: float) -> None:
+    few = math.fsum(math.exp(k * math.log(rate) - rate - math.lgamma(k + 1)) for k in range(n))
+    assert chance_of_many(n, rate) == pytest.approx(1.0 - few, rel=1e-9, abs=1e-15)

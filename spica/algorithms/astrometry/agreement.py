@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
+from scipy.special import gammainc
 
 from spica.algorithms.skymap import angular_separation, polygon_contains, sky_centroid, tangent_project
 
@@ -160,9 +160,17 @@ def _offset(lists: Sequence[SourceList], i: int, j: int, reach: float, width: fl
             return nothing
     common = min(np.unique(first[members]).size, np.unique(second[members]).size)
     rate = (len(near) - common) * (width / reach) ** 2
-    if common < MIN_COMMON or len(near) * float(poisson.sf(common - 1, rate)) > MAX_CHANCE:
+    if common < MIN_COMMON or len(near) * chance_of_many(common, rate) > MAX_CHANCE:
         return nothing
     return Offset(i, j, expected, common, float(place[0]), float(place[1]))
+
+
+def chance_of_many(n: int, rate: float) -> float:
+    """Return the chance of `n` or more events (n >= 1) of a Poisson process that expects `rate`.
+
+    P(N >= n) is the regularised lower incomplete gamma function P(n, rate) (Abramowitz & Stegun 1964, 26.4.21).
+    """
+    return float(gammainc(n, rate))
 
 
 def judge_offsets(lists: Sequence[SourceList], offsets: Sequence[Offset], limits_arcsec: Sequence[float]) -> Agreement:
