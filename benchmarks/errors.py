@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.survey import FILTER
-from spica.algorithms.skymap import match_nearest
+from spica.algorithms.neighbours import match_nearest
 from spica.files.catalogue import read_catalogue
 from spica.scheduling.truth import MATCH_ARCSEC, clipped_rms, isolated, star_residuals
 from spica.steps.simulate import SurveyTruth

@@ -7,29 +7,14 @@ either sense of rotation, smaller than a hemisphere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 ARCSEC_PER_RAD = float(np.degrees(1.0) * 3600.0)
-
-
-@dataclass(frozen=True)
-class SkyMatches:
-    """Pairs of mutual nearest neighbours of two lists, in the order of the first list."""
-
-    index1: Ints
-    index2: Ints
-    separation_arcsec: Floats
 
 
 def unit_vectors(ra_deg: ArrayLike, dec_deg: ArrayLike) -> Floats:
@@ -129,28 +114,6 @@ def _normalised_mean(vectors: Floats, weight: Floats) -> Floats:
     return total / length
 
 
-def match_nearest(
-    ra1_deg: ArrayLike, dec1_deg: ArrayLike, ra2_deg: ArrayLike, dec2_deg: ArrayLike, radius_arcsec: float
-) -> SkyMatches:
-    """Match two lists: pairs that are each other's nearest neighbour within a radius.
-
-    Non-finite positions match nothing. A KD tree over unit vectors, so poles and right ascension 0 are ordinary.
-    """
-    first = unit_vectors(np.ravel(ra1_deg), np.ravel(dec1_deg))
-    second = unit_vectors(np.ravel(ra2_deg), np.ravel(dec2_deg))
-    keep1 = np.flatnonzero(np.all(np.isfinite(first), axis=1))
-    keep2 = np.flatnonzero(np.all(np.isfinite(second), axis=1))
-    none = np.zeros(0, dtype=np.int64)
-    if keep1.size == 0 or keep2.size == 0:
-        return SkyMatches(none, none, np.zeros(0))
-    first, second = first[keep1], second[keep2]
-    _, to_second = cKDTree(second).query(first)
-    _, to_first = cKDTree(first).query(second)
-    separation = vector_separation(first, second[to_second]) * ARCSEC_PER_RAD
-    mutual = (to_first[to_second] == np.arange(keep1.size)) & (separation <= radius_arcsec)
-    return SkyMatches(keep1[mutual], keep2[to_second[mutual]], separation[mutual])
-
-
 def _polygon(polygon_deg: ArrayLike) -> tuple[Floats, Floats]:
     """Return vertices (n, 3) turned counter-clockwise and the inward normals (n, 3) of the sides."""
     corners = np.asarray(polygon_deg, dtype=np.float64)
@@ -205,28 +168,3 @@ def polygon_meets_circle(polygon_deg: ArrayLike, ra_deg: float, dec_deg: float, 
     before = np.einsum("ij,ij->i", np.cross(normals, ends), np.broadcast_to(centre, vertices.shape)) < 0.0
     to_side = np.where(after & before, np.abs(np.arcsin(np.clip(normals @ centre, -1.0, 1.0))), np.inf)
     return bool(np.degrees(min(to_corner.min(), to_side.min())) <= radius_deg)
-
-
-def group_connected(polygons_deg: Sequence[ArrayLike]) -> Ints:
-    """Label footprints by connected group: two footprints that overlap, directly or through others, share a label.
-
-    Labels count from 0 in the order of the first member.
-    """
-    shapes = [_polygon(polygon) for polygon in polygons_deg]
-    count = len(shapes)
-    if count == 0:
-        return np.zeros(0, dtype=np.int64)
-    centres = np.array([shape[0].mean(axis=0) for shape in shapes])
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    reach = np.array([float(np.linalg.norm(s[0] - c, axis=1).max()) for s, c in zip(shapes, centres, strict=True)])
-    near = cKDTree(centres).query_pairs(2.0 * float(reach.max()) + 1e-12, output_type="ndarray")
-    apart = np.linalg.norm(centres[near[:, 0]] - centres[near[:, 1]], axis=1)
-    near = near[apart <= reach[near[:, 0]] + reach[near[:, 1]] + 1e-12]
-    joined = np.array([_oriented_overlap(shapes[i], shapes[j]) for i, j in near], dtype=bool)
-    links = near[joined] if near.size else np.zeros((0, 2), dtype=np.int64)
-    graph = coo_array((np.ones(links.shape[0]), (links[:, 0], links[:, 1])), shape=(count, count))
-    labels = connected_components(graph, directed=False)[1]
-    _, first_seen, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(first_seen.size, dtype=np.int64)
-    rank[np.argsort(first_seen)] = np.arange(first_seen.size)
-    return rank[inverse]

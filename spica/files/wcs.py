@@ -7,15 +7,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.io import fits
-from astropy.wcs import WCS
 from numpy.typing import ArrayLike
 
 from spica.files.header import CardValue, HeaderCards, cards_from_text, make_cards
 from spica.files.tangent import tangent_wcs
 from spica.model.errors import DataError
+
+if TYPE_CHECKING:  # importing astropy.wcs takes longer than most commands that never need it
+    from astropy.io import fits
+    from astropy.wcs import WCS
 
 _WCS_KEYWORD = re.compile(
     r"(WCSAXES|CTYPE\d|CUNIT\d|CRVAL\d|CRPIX\d|CDELT\d|CROTA\d|CD\d_\d|PC\d+_\d+|PC\d{6}|PV\d_\d+|PS\d_\d+"
@@ -47,6 +50,8 @@ def has_wcs(cards: HeaderCards) -> bool:
 
 def _checked_header(cards: HeaderCards) -> fits.Header:
     """Copy the WCS cards to an astropy header; WcsError where a number is none or there are too many PV terms."""
+    from astropy.io import fits  # noqa: PLC0415
+
     header = fits.Header()
     for card in wcs_keyword_cards(cards).parsed():
         value = card.value
@@ -70,6 +75,9 @@ def read_wcs(cards: HeaderCards) -> WCS:
         Where the header has no celestial WCS, its matrix cannot be inverted, its terms contradict each other, or the
         reference point does not come back from the sky within 0.1 pixel.
     """
+    from astropy.io.fits import VerifyError  # noqa: PLC0415
+    from astropy.wcs import WCS  # noqa: PLC0415
+
     if not has_wcs(cards):
         raise WcsError("the header has no celestial WCS (CTYPE1, CRVAL, CRPIX); solve the exposure from its pointing")
     header = _checked_header(cards)
@@ -83,7 +91,7 @@ def read_wcs(cards: HeaderCards) -> WCS:
     except (ValueError, KeyError, TypeError, MemoryError, IndexError, ArithmeticError, RuntimeError) as trouble:
         reason = " ".join(str(trouble).split())[:160] or type(trouble).__name__
         raise WcsError(f"the header's WCS cannot be read ({reason}); solve the exposure without it") from trouble
-    except fits.VerifyError as trouble:
+    except VerifyError as trouble:
         raise WcsError(f"the header's WCS cards are invalid ({trouble}); repair the header") from trouble
     return wcs
 

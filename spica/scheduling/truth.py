@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
-from spica.algorithms.skymap import match_nearest, tangent_project
+from spica.algorithms.neighbours import match_nearest
+from spica.algorithms.skymap import tangent_project
 from spica.files.catalogue import read_catalogue
 from spica.steps.simulate import ExposureTruth, SurveyTruth
 

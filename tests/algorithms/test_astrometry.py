@@ -23,7 +23,8 @@ from spica.algorithms.astrometry import (
     solve_astrometry,
     tpv_cards,
 )
-from spica.algorithms.skymap import angular_separation, match_nearest, tangent_deproject, tangent_project
+from spica.algorithms.neighbours import match_nearest
+from spica.algorithms.skymap import angular_separation, tangent_deproject, tangent_project
 
 SIZE, SCALE_DEG = 2048, 0.3 / 3600
 CENTRE = np.full(2, (SIZE - 1) / 2)

@@ -7,10 +7,9 @@ import pytest
 from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.wcs import WCS
 
+from spica.algorithms.neighbours import match_nearest
 from spica.algorithms.skymap import (
     angular_separation,
-    group_connected,
-    match_nearest,
     polygon_contains,
     polygon_meets_circle,
     polygons_overlap,
@@ -133,18 +132,6 @@ def test_circle_meets_polygon_at_side_corner_and_inside(centre):
     assert polygon_meets_circle(corners, *corner, 0.142)
     assert not polygon_meets_circle(corners, *corner, 0.141)
     assert polygon_meets_circle(corners, *beside, 5.0)
-
-
-def test_groups_follow_chains_and_ignore_order():
-    chain = [box(0.0, 20.0, 0.5, at=(0.9 * k, 0.0)) for k in range(-2, 3)]
-    far = [box(200.0, -80.0, 0.5), box(200.0, -80.0, 0.5, at=(0.3, 0.3))]
-    labels = group_connected([*chain, *far])
-    np.testing.assert_array_equal(labels, [0, 0, 0, 0, 0, 1, 1])
-    mixed = group_connected([far[0], chain[4], chain[0], far[1], chain[2], chain[3], chain[1]])
-    np.testing.assert_array_equal(mixed, [0, 1, 1, 0, 1, 1, 1])
-    broken = group_connected([chain[0], chain[2], chain[4]])
-    np.testing.assert_array_equal(broken, [0, 1, 2])
-    assert group_connected([]).size == 0
 
 
 def test_degenerate_footprints_are_refused():
