@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from spica.db.embedded import EmbeddedServer, start_server
-from spica.model.errors import ConflictError, RecipeError, SpicaError, TransientError
+from spica.model.errors import ConflictError, DataError, RecipeError, SpicaError, TransientError
 
 if TYPE_CHECKING:
     from spica.files.workspace import Workspace
@@ -260,6 +260,9 @@ def explain(trouble: BaseException, place: str) -> SpicaError | None:
     for sign, told in _CONNECT.items():
         if connecting and re.search(sign, words):
             return TransientError(told.format(place=place))
+    for sign, told in _VALUES.items():
+        if code == sign or (not code and sign in words):
+            return DataError(told)
     for start, told in _STATES.items():
         if code.startswith(start):
             kind = SchemaError if start == "42P01" else TransientError
@@ -280,6 +283,12 @@ _CONNECT = {
     'role "[^"]*" does not exist': f"the database at {{place}} does not know this user; {_CORRECT} or create the role",
     'database "[^"]*" does not exist': f"there is no such database at {{place}}; create it (createdb) or {_CORRECT}",
 }
+_VALUES = {
+    "22003": "a number is beyond what the database can hold; give a smaller one",
+    "22021": "a text holds a character that the database cannot keep; leave it out",
+    "cannot contain NUL": "a text holds a NUL character, which the database cannot keep; leave it out",
+}
+"""What is wrong with a value that somebody gave, by state or by the words of the driver."""
 _STATES = {
     "28": f"the database at {{place}} refuses this user; {_CORRECT}",
     "3D000": f"there is no such database at {{place}}; create it (createdb) or {_CORRECT}",

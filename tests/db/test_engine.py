@@ -22,7 +22,7 @@ from spica.db.engine import Database, SchemaError, explain, notify, open_databas
 from spica.db.placement import Owner, run_as, system_user, wheel_binaries
 from spica.db.schema import migrate
 from spica.files.workspace import init_workspace, read_workspace
-from spica.model.errors import RecipeError, TransientError
+from spica.model.errors import DataError, RecipeError, TransientError
 
 from .conftest import wait_until
 
@@ -311,3 +311,13 @@ def test_bugs_are_not_dressed_up(database: Database) -> None:
     with pytest.raises(DBAPIError, match="syntax error") as caught, database.begin() as session:
         session.execute(text("SELEKT 1"))
     assert explain(caught.value, "x") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(10**30, "a number is beyond"), ("a\0b", "holds a NUL character")], ids=["number", "NUL"]
+)
+def test_a_value_that_cannot_be_kept_is_told(database: Database, value: object, told: str) -> None:
+    kind = "BIGINT" if isinstance(value, int) else "TEXT"
+    with pytest.raises(DataError, match=told), database.read() as session:
+        session.execute(text(f"SELECT CAST(:value AS {kind})"), {"value": value})
+    assert count(database) == 0
