@@ -18,7 +18,9 @@ from spica.files.workspace import Workspace
 from spica.model.errors import ConflictError, SpicaError, TransientError
 from spica.model.job import Inputs, Request, Result
 from spica.model.record import from_json
+from spica.scheduling.script import calls_step_alone
 from spica_daemon.executors.local import StepProcess, find_process, start_process
+from spica_daemon.executors.warm import WarmStarter
 from spica_daemon.exits import Action, Decision, Ended, classify_exit
 from spica_daemon.harvest import Field, harvest, read_left
 from spica_daemon.inputs import resolve_inputs
@@ -41,6 +43,7 @@ class Site:
     grace_s: float
     backoff_s: float
     render: Render | None
+    warm: WarmStarter
 
 
 @dataclass
@@ -100,7 +103,8 @@ class Attempt:
         with disk_errors():
             write_inputs(self.folder, inputs)
             environment = step_environment(os.environ, workspace.cache_folder, self.folder, self.site.threads)
-            process = start_process(home / SCRIPT, self.folder, environment)
+            warm = self.site.warm.start(self.folder, environment) if calls_step_alone(claimed.script) else None
+            process = warm or start_process(home / SCRIPT, self.folder, environment)
         try:
             with self.site.database.begin() as session:
                 mark_started(session, claimed.attempt_id, claimed.fence, process.pid, process.started)

@@ -29,6 +29,7 @@ from spica.model.node import LocationState, NodeState
 from spica_daemon.attempt import Attempt, Render, Site
 from spica_daemon.claim import claim_next, look_through, reap_all
 from spica_daemon.executors.local import StepProcess
+from spica_daemon.executors.warm import WarmStarter
 from spica_daemon.heartbeat import Heartbeat, Pulse
 from spica_daemon.runner import Orders
 from spica_daemon.serve import FileService
@@ -71,7 +72,9 @@ class Daemon:
             self._node_id = know_node(session, workspace.node, socket.gethostname())
         self._token = secrets.token_urlsafe(32)
         threads = max((os.cpu_count() or 1) // self._slots, 1)
-        self._site = Site(database, workspace, self._node_id, threads, options.grace_s, options.backoff_s, render)
+        self._site = Site(
+            database, workspace, self._node_id, threads, options.grace_s, options.backoff_s, render, WarmStarter()
+        )
         state = NodeState.DRAINING if options.drain else NodeState.ACTIVE
         self._heart = Heartbeat(
             database.url,
@@ -230,6 +233,7 @@ class Daemon:
             attempt.orders.leave.set()
         for _, thread in left.values():
             thread.join(timeout=30.0)
+        self._site.warm.close()
         self._heart.close()
         with contextlib.suppress(TransientError), self._database.begin() as session:
             renew_leases(session, self._node_id, left, LEAVE_LEASE_S)

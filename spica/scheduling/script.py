@@ -9,6 +9,8 @@ from spica.steps.base import find_step
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _STEP = '"$SPICA_PYTHON" -m spica.steps'
+_HEAD = ("set -eu", 'attempt=$(cd "$1" && pwd)', 'cd "$attempt"', ': "${SPICA_PYTHON:=python3}"')
+_RUN = f'exec {_STEP} run --attempt "$attempt"'
 
 
 def render_script(kind: str, request: Request) -> str:
@@ -18,16 +20,20 @@ def render_script(kind: str, request: Request) -> str:
     Header text appears only in comments, stripped to printable ASCII.
     """
     step = find_step(kind, request.engine)
-    lines = ["#!/bin/sh", *_comments(kind, request), "set -eu", 'attempt=$(cd "$1" && pwd)', 'cd "$attempt"']
-    lines.append(': "${SPICA_PYTHON:=python3}"')
+    lines = ["#!/bin/sh", *_comments(kind, request), *_HEAD]
     if step.run is not None:
-        lines.append(f'exec {_STEP} run --attempt "$attempt"')
+        lines.append(_RUN)
     else:
         assert step.tool_lines is not None
         lines.append(f'{_STEP} prepare --attempt "$attempt"')
         lines += ['cd "$attempt/work"', *step.tool_lines(request), 'cd "$attempt"']
         lines.append(f'exec {_STEP} finish --attempt "$attempt"')
     return "\n".join(lines) + "\n"
+
+
+def calls_step_alone(script: str) -> bool:
+    """Whether a script does nothing but call the runner of a step, so that the runner may be begun in another way."""
+    return [line for line in script.splitlines() if not line.startswith("#")] == [*_HEAD, _RUN]
 
 
 def _comments(kind: str, request: Request) -> list[str]:

@@ -21,6 +21,7 @@ from spica.db.tables.product import ProductRow
 from spica.files.jobfolder import attempt_folder, job_folder
 from spica.model.job import AttemptState, EdgeKind, Input, JobState
 from spica.model.node import NodeState
+from spica_daemon.executors.warm import WarmStarter
 from spica_daemon.seat import POINTS
 
 NEEDS, AFTER = EdgeKind.NEEDS, EdgeKind.AFTER
@@ -251,7 +252,7 @@ def test_a_late_result_is_kept_and_noted_but_never_placed(bench: Any) -> None:
     from spica_daemon.attempt import Attempt, Site
     from spica_daemon.runner import Orders
 
-    site = Site(bench.database, bench.workspace, know_of(bench), 1, 0.5, 0.0, None)
+    site = Site(bench.database, bench.workspace, know_of(bench), 1, 0.5, 0.0, None, WarmStarter())
     attempt = Attempt(site, claimed, Orders())
     process = attempt._begin()
     assert process.wait(10.0)

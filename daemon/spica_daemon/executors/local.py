@@ -7,8 +7,9 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +17,30 @@ import psutil
 
 PROCESS_FILE = "process"
 SAME_START_S = 2.0
+CODE_LIMIT_S = 5.0
 _MEGABYTE = 1024.0 * 1024.0
 # The shell writes its number before it becomes the script, so that a daemon killed at that moment finds it again.
 _LAUNCH = 'echo $$ >"$1/process" && exec sh "$0" "$1"'
+
+
+@dataclass
+class FarChild:
+    """A process that another one began for us and tells us about: its number when it has begun, its code when it ended.
+
+    Both events are set, and the number stays 0 or the code None, where the one that should tell is gone.
+    """
+
+    reap: Callable[[], None]
+    pid: int = 0
+    returncode: int | None = None
+    begun: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> int | None:
+        """Return the exit code, None where nobody can tell; its number may go to another process from now on."""
+        self.ended.wait(CODE_LIMIT_S)
+        self.reap()
+        return self.returncode
 
 
 @dataclass
@@ -27,7 +49,7 @@ class StepProcess:
 
     pid: int
     started: float
-    child: subprocess.Popen[bytes] | None = None
+    child: subprocess.Popen[bytes] | FarChild | None = None
     _pidfd: int | None = field(default=None, repr=False)
 
     def wait(self, timeout_s: float) -> bool:
@@ -93,7 +115,7 @@ def start_process(script: Path, folder: Path, environment: Mapping[str, str]) ->
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return StepProcess(child.pid, _start_of(child.pid) or time.time(), child)
+    return StepProcess(child.pid, start_of(child.pid) or time.time(), child)
 
 
 def find_process(pid: int | None, started: float | None, folder: Path) -> StepProcess | None:
@@ -104,7 +126,7 @@ def find_process(pid: int | None, started: float | None, folder: Path) -> StepPr
         written = int((folder / PROCESS_FILE).read_text())
     except (OSError, ValueError):
         return None
-    begun = _start_of(written)
+    begun = start_of(written)
     if begun is None or not is_alive(written, begun) or not _is_in(written, folder):
         return None
     return StepProcess(written, begun)
@@ -120,7 +142,8 @@ def is_alive(pid: int, started: float) -> bool:
         return False
 
 
-def _start_of(pid: int) -> float | None:
+def start_of(pid: int) -> float | None:
+    """Return when a process began, s since the epoch; None where there is none."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:
