@@ -1,129 +1,79 @@
-"""Steps begun by fork from a process that has imported what they need: `python -m spica.steps.warm`.
-
-Importing numpy, scipy, astropy, numba and sep takes a second of processor time, as long as many steps work. This
-process does it once. It reads orders as lines of JSON, `{"number": 1, "folder": DIR, "environment": {...}}`, and
-answers with lines: `{"ready": true}` first, then `{"number": 1, "pid": 4711}` when the step has begun and
-`{"number": 1, "code": 0}` when it has ended (negative: the signal). Until `{"reap": 1}` comes its process number is
-kept from others. The child is the leader of a session of its own, as a script's shell would be, and outlives this
-process, which ends with its standard input.
-"""
+"""Compiles the numeric kernels by running them on a small image; the caches serve every later process."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import importlib
-import json
-import os
-import select
-import signal
-import sys
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any
+import numpy as np
+from astropy.wcs import WCS
 
-from spica.model.errors import RecipeError
-from spica.steps.base import STEP_GROUP
+from spica.algorithms.detrend import (
+    combine_bias,
+    combine_flat,
+    detrend_image,
+    find_bad_pixels,
+    measure_fringe_scale,
+    measure_overscan,
+    subtract_overscan,
+)
+from spica.algorithms.frame import choose_frame
+from spica.algorithms.quality import STACK_PARAMETERS, assess_detector
+from spica.algorithms.resample import pixel_map_from_wcs
+from spica.algorithms.stack import Method, StackInput, combine_frames, sum_contributions
+from spica.files.wcs import footprint_polygon
 
-LOG, PROCESS = "log.txt", "process"
-NATIVE = "spica.steps."
-FURTHER = ("spica.plots", "matplotlib.figure", "matplotlib.backends.backend_agg")
-MAX_LINE = 1 << 20
-
-
-def import_steps() -> None:
-    """Import the steps that Spica brings, and what draws their plots."""
-    for point in entry_points(group=STEP_GROUP):
-        if point.module.startswith(NATIVE):
-            point.load()
-    for name in FURTHER:
-        importlib.import_module(name)
+SIDE_PIX, N_STARS = 192, 60
 
 
-def serve() -> int:
-    """Begin steps until the standard input ends; in a child: run the step and return its exit code."""
-    import_steps()
-    gc.collect()
-    gc.freeze()  # what the children share stays shared
-    wake, woken = os.pipe()
-    os.set_blocking(woken, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(woken)
-    _say({"ready": True})
-    running: dict[int, int] = {}
-    ended: dict[int, int] = {}
-    waiting = b""
-    while True:
-        ready, _, _ = select.select([0, wake], [], [])
-        if wake in ready:
-            os.read(wake, 4096)
-            _tell_ended(running, ended)
-        if 0 not in ready:
-            continue
-        read = os.read(0, 65536)
-        if not read or len(waiting) > MAX_LINE:
-            return 0
-        *lines, waiting = (waiting + read).split(b"\n")
-        for line in lines:
-            order = json.loads(line)
-            if "reap" in order:
-                _reap(ended.pop(order["reap"], None))
-                continue
-            pid = os.fork()
-            if pid == 0:
-                return _be_step(Path(order["folder"]), order["environment"], (wake, woken))
-            running[order["number"]] = pid
-            _say({"number": order["number"], "pid": pid})
+def warm_kernels() -> None:
+    """Run detrending, quality, resampling and combination once on a made-up field of stars."""
+    rng = np.random.default_rng(1)
+    data = _field(rng)
+    _detrend(data, rng)
+    for weight, parameters in ((None, None), (np.ones_like(data), STACK_PARAMETERS)):
+        assess_detector(
+            data,
+            exptime_s=1.0,
+            gain_e_per_adu=1.5,
+            read_noise_e=4.0,
+            saturation_adu=6e4,
+            pixel_scale_arcsec=0.3,
+            weight=weight,
+            parameters=parameters,
+            rng=rng,
+        )
+    wcs = _wcs()
+    frame = choose_frame([footprint_polygon(wcs, data.shape)], 0.3)
+    methods: tuple[Method, ...] = ("clipped", "weighted", "median")
+    for method in methods:
+        given = [StackInput(data, np.ones_like(data), pixel_map_from_wcs(wcs, data.shape, frame)) for _ in range(3)]
+        sum_contributions(combine_frames(given, frame, method))
 
 
-def _tell_ended(running: dict[int, int], ended: dict[int, int]) -> None:
-    """Tell how children have ended; they stay zombies, so that nobody else gets their process numbers."""
-    for number, pid in list(running.items()):
-        seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if seen is not None:
-            ended[number] = running.pop(number)
-            _say({"number": number, "code": seen.si_status if seen.si_code == os.CLD_EXITED else -seen.si_status})
+def _detrend(data: np.ndarray, rng: np.random.Generator) -> None:
+    shape = data.shape
+    raw = [(1000.0 + rng.normal(0.0, 3.0, shape)).astype(np.float32) for _ in range(3)]
+    bias = combine_bias(raw).data
+    flat = combine_flat([r + np.float32(9000.0) for r in raw], bias).data
+    subtract_overscan(data.copy(), measure_overscan(raw[0][:, :16]))
+    bad = find_bad_pixels(flat, bias=bias)
+    for pixels in (data, data.astype(">i2")):
+        detrend_image(pixels, bias=bias, dark=bias * np.float32(0.0), exptime_s=1.0, flat=flat, bad_pixels=bad)
+    pattern = np.sin(np.arange(shape[1], dtype=np.float32) / 9.0)[None, :].repeat(shape[0], 0)
+    measure_fringe_scale(data, pattern)
 
 
-def _reap(pid: int | None) -> None:
-    if pid is not None:
-        os.waitpid(pid, 0)
+def _field(rng: np.random.Generator) -> np.ndarray:
+    y, x = np.mgrid[0:SIDE_PIX, 0:SIDE_PIX]
+    data = rng.normal(300.0, 8.0, (SIDE_PIX, SIDE_PIX))
+    for x0, y0, flux in zip(*rng.uniform(12, SIDE_PIX - 12, (2, N_STARS)), rng.uniform(2e3, 6e4, N_STARS), strict=True):
+        data += flux / 25.0 * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 4.0)
+    data[::40, ::37] += 5e3
+    return data.astype(np.float32)
 
 
-def _say(words: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        os.write(1, (json.dumps(words) + "\n").encode())
-
-
-def _be_step(folder: Path, environment: dict[str, str], pipes: tuple[int, int]) -> int:
-    """Become the leader of a session in the attempt's folder, and run the step there."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    os.setsid()
-    for pipe in pipes:
-        os.close(pipe)
-    os.chdir(folder)
-    Path(PROCESS).write_text(f"{os.getpid()}\n")
-    log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for target, source in ((0, nothing), (1, log), (2, log)):
-        os.dup2(source, target)
-    os.close(log)
-    os.close(nothing)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
-    from spica.steps.__main__ import main
-
-    return main(["run", "--attempt", str(folder)])
-
-
-if __name__ == "__main__":
-    try:
-        code = serve()
-    except RecipeError as trouble:
-        sys.stderr.write(f"{trouble}\n")
-        code = 1
-    raise SystemExit(code)
+def _wcs() -> WCS:
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [10.0, 20.0]
+    wcs.wcs.crpix = [SIDE_PIX / 2, SIDE_PIX / 2]
+    wcs.wcs.cd = np.array([[-0.3, 0.01], [0.01, 0.3]]) / 3600.0
+    return wcs

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from spica_daemon.executors.local import FarChild, StepProcess, find_process, start_of
 
-COMMAND = ("-m", "spica.steps.warm")
+COMMAND = ("-m", "spica.steps.starter")
 COLD_STARTS = 3
 """Attempts that begin by their script before the warm process is worth its start."""
 SETTLE_S = 0.5
