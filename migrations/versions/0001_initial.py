@@ -617,6 +617,7 @@ def _create_image() -> None:
     )
     op.create_index("ix_image_association", "image", ["kind", "object_key", "instrument", "filter"], unique=False)
     op.create_index("ix_image_healpix", "image", ["healpix"], unique=False)
+    op.create_index("ix_image_lower_name", "image", [sa.literal_column("lower(name) text_pattern_ops")], unique=False)
     op.create_index(op.f("ix_image_mjd"), "image", ["mjd"], unique=False)
     op.create_index(op.f("ix_image_plan_id"), "image", ["plan_id"], unique=False)
     op.create_index("ix_image_state", "image", ["kind", "state", "id"], unique=False)
@@ -734,6 +735,7 @@ def _create_job() -> None:
         unique=False,
         postgresql_where=sa.text("state = 'READY'"),
     )
+    op.create_index("ix_job_ended", "job", ["ended_at"], unique=False)
     op.create_index(op.f("ix_job_image_id"), "job", ["image_id"], unique=False)
     op.create_index(op.f("ix_job_plan_id"), "job", ["plan_id"], unique=False)
     op.create_index("ix_job_state", "job", ["state", "id"], unique=False)

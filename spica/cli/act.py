@@ -15,18 +15,26 @@ if TYPE_CHECKING:
 
 
 @click.command("grade")
-@click.argument("image")
+@click.argument("image", required=False)
 @click.argument("letter", type=click.Choice(["A", "B", "C", "D"], case_sensitive=False), required=False)
 @click.option("--comment", help="What you saw.")
 @click.option("--explain", is_flag=True, help="Print the history and the machine's reasons.")
+@click.option(
+    "--counts",
+    type=click.Choice(["latest", "worst"]),
+    help="For the whole survey: which of several people's grades counts, the latest or the worst.",
+)
 @click.pass_context
-def grade_command(ctx: click.Context, image: str, letter: str | None, comment: str | None, explain: bool) -> None:
+def grade_command(
+    ctx: click.Context, image: str | None, letter: str | None, comment: str | None, explain: bool, counts: str | None
+) -> None:
     """Give IMAGE (name or id) a grade A, B, C or D; history is kept.
 
     \b
     For example:
       spica grade 744123p C --comment 'guiding lost'
       spica grade 744123p --explain
+      spica grade --counts worst                    one grader who saw a fault is enough
     """
     from spica.cli.explain import need_image
     from spica.db.grade import add_grade, grade_history
@@ -34,8 +42,13 @@ def grade_command(ctx: click.Context, image: str, letter: str | None, comment: s
     from spica.model.errors import UsageError
     from spica.model.grade import Grade, GradeSource
 
-    if letter is None and not explain:
-        raise UsageError("no grade given; say A, B, C or D, or --explain")
+    if counts is not None and (image is not None or comment is not None or explain):
+        raise UsageError("--counts is about the whole survey; give it alone")
+    if counts is not None:
+        _set_counting(ctx, counts)
+        return
+    if image is None or (letter is None and not explain):
+        raise UsageError("no grade given; say IMAGE and A, B, C or D, or --explain")
     with open_survey(ctx) as (_, database):
         if letter is not None:
             with database.begin() as session:
@@ -51,6 +64,15 @@ def grade_command(ctx: click.Context, image: str, letter: str | None, comment: s
                     say(f"{grade.created_at:%Y-%m-%d %H:%M} {grade.source.value} {grade.grade.value}{said}{taken}")
                     for reason in reasons:
                         say(f"    {reason.text}")
+
+
+def _set_counting(ctx: click.Context, word: str) -> None:
+    """Change which of several people's grades counts."""
+    from spica.db.grade import Counting, set_counting
+
+    with open_survey(ctx) as (_, database), database.begin() as session:
+        changed = set_counting(session, Counting(word), None)
+    click.echo(f"the {word} grade of several people counts; {changed} images changed grade")
 
 
 @click.command("regrade")

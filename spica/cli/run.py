@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +225,7 @@ def _end_ingest(
 
 @click.command("schedule")
 @click.argument("mode", type=click.Choice(["single", "survey", "area"]))
-@click.option("--rule", help="Selection rule; by default: grade in (A, B, C).")
+@click.option("--rule", help="Selection rule, or @NAME of a saved one; by default: grade in (A, B, C).")
 @click.option("--object", "object_name", help="Only this object.")
 @click.option("--filter", "filter_name", help="Only this filter.")
 @click.option("--ra", type=float, help="Centre of the circle, degrees (area).")
@@ -247,6 +248,10 @@ def schedule_command(ctx: click.Context, /, wait: bool, dry_run: bool, as_json: 
       spica schedule survey --rule 'seeing < 1.0 and grade in (A, B)' --dry-run
       spica schedule area --ra 36.5 --dec -4.5 --radius 0.2 --filter r --wait
       spica schedule single --images wanted.txt --set stack.combine=median
+      spica schedule survey --rule '@good seeing' --dry-run
+      spica schedule survey --rule '@good seeing:2'
+
+    @NAME is the newest version of a rule saved on the page Rules, @NAME:2 its second; the plan keeps which.
     """
     from spica.scheduling.select import schedule
     from spica.scheduling.wish import wish_of
@@ -255,7 +260,8 @@ def schedule_command(ctx: click.Context, /, wait: bool, dry_run: bool, as_json: 
         name, settings = words.pop("recipe_name"), words.pop("settings")
         strict = bool(words.pop("strict"))
         recipe = read_recipes(workspace, name, settings)
-        wish = wish_of(**words, aliases=workspace.object_aliases)
+        words["rule"], version_id = _saved_rule(database, words["rule"])
+        wish = replace(wish_of(**words, aliases=workspace.object_aliases), rule_version_id=version_id)
         done = schedule(database, workspace, wish, recipe, dry_run=dry_run)
         if not as_json or dry_run:
             _show_schedule(done, as_json, dry_run)
@@ -263,6 +269,17 @@ def schedule_command(ctx: click.Context, /, wait: bool, dry_run: bool, as_json: 
         if as_json and not dry_run:
             print_json({**done.summary(), "failed": failed})
         return 3 if failed or (strict and done.left_out) else 0 if done.plans or done.known or dry_run else 4
+
+
+def _saved_rule(database: Database, rule: str | None) -> tuple[str | None, int | None]:
+    """Return the text of a rule, and of which saved version: of `@NAME` that version's, else the rule itself."""
+    if rule is None or not rule.strip().startswith("@"):
+        return rule, None
+    from spica.db.rule import find_rule
+
+    with database.read() as session:
+        version = find_rule(session, rule.strip()[1:])
+    return version.text, version.id
 
 
 def _show_schedule(done: Scheduled, as_json: bool, dry_run: bool) -> None:

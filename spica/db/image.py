@@ -8,11 +8,11 @@ from dataclasses import replace
 from datetime import date
 from typing import TypeVar
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from spica.db.context import HarvestContext
-from spica.db.engine import copy_rows
+from spica.db.engine import CHANNEL, copy_rows, notify
 from spica.db.sky import centre_key, copy_ranges, covering_ranges, radius_around, write_footprint
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import DetectorRow, HeaderRow, ImageReasonRow, ImageRow, MeasureRow
@@ -69,10 +69,18 @@ def record_exposures(session: Session, records: Sequence[ExposureRecord], contex
     known = {ids[f]: r for f, r in by_file.items() if f not in new and r.state is not None}
     if known:
         _refresh_images(session, known, context)
+    _tell(session, sorted(ids.values()))
     for record in records:
         image_id = ids.get(item_id(record.item)[1])
         if image_id is not None:
             context.images[record.item] = image_id
+
+
+def _tell(session: Session, image_ids: list[int]) -> None:
+    """Notify of images, all in one statement."""
+    if image_ids:
+        told = text("SELECT pg_notify(:channel, 'image:' || i) FROM unnest(CAST(:ids AS bigint[])) AS i")
+        session.execute(told, {"channel": CHANNEL, "ids": image_ids})
 
 
 PLACE = frozenset({"ra_deg", "dec_deg", "radius_deg", "healpix", "position_source"})
@@ -244,6 +252,7 @@ def _add_reasons(session: Session, reasons: Mapping[int, Sequence[Reason]], atte
 def set_state(session: Session, image_id: int, state: ImageState) -> None:
     """Move an image to a state."""
     session.execute(update(ImageRow).where(ImageRow.id == image_id).values(state=state))
+    notify(session, f"image:{image_id}")
 
 
 def record_state(session: Session, record: ImageStateRecord, context: HarvestContext) -> None:
@@ -274,6 +283,7 @@ def replace_footprint(
         .values(ra_deg=ra, dec_deg=dec, healpix=centre_key(ra, dec), position_source=source)
     )
     write_footprint(session, image_id, [tuple(p) for p in polygons.values()])
+    notify(session, f"image:{image_id}")
 
 
 def plan_image(
@@ -318,6 +328,7 @@ def plan_image(
     session.add(StackRow(image_id=row.id, mode=mode))
     session.add_all(StackInputRow(stack_id=row.id, image_id=m.id) for m in members)
     session.flush()
+    notify(session, f"image:{row.id}")
     return row.id
 
 
@@ -352,6 +363,6 @@ def find_image(session: Session, name_or_id: str) -> ImageRow | None:
 
 def near_names(session: Session, name: str, limit: int = 3) -> list[str]:
     """Return names that begin like the given one, for messages."""
-    stem = func.left(ImageRow.name, max(3, len(name) // 2))
-    query = select(ImageRow.name).where(stem == name[: max(3, len(name) // 2)]).order_by(ImageRow.name).limit(limit)
-    return list(session.scalars(query))
+    stem = name[: max(3, len(name) // 2)].lower()
+    begins = func.lower(ImageRow.name).startswith(stem, autoescape=True)
+    return list(session.scalars(select(ImageRow.name).where(begins).order_by(ImageRow.name).limit(limit)))

@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
+from spica.db.stale import stale_stacks
 from spica.db.tables.file import LocationRow, NodeRow
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
-from spica.db.tables.job import AttemptRow, JobRow, PlanRow, SelectionMemberRow
-from spica.db.tables.product import DeliveryRow, ProductRow, StackInputRow, StackRow
+from spica.db.tables.job import AttemptRow, JobRow
+from spica.db.tables.product import DeliveryRow, ProductRow, StackRow
 from spica.db.tables.quality import SolutionRow
 from spica.files.jobfolder import attempt_folder, job_folder
 from spica.files.workspace import Workspace
@@ -187,36 +188,6 @@ def _delivered(session: Session, workspace: Workspace, ids: Sequence[int]) -> di
         if "outgoing" in roots:
             found[image_id] = str(roots["outgoing"] / folder)
     return found
-
-
-def stale_stacks(session: Session, ids: Sequence[int]) -> set[int]:
-    """Return the stacks of which a judged quality or grade is no longer the one that counts.
-
-    Today's members of the rule are not evaluated here; `spica.scheduling.select` does that for one stack.
-    """
-    query = (
-        select(ImageRow.id)
-        .join(PlanRow, PlanRow.id == ImageRow.plan_id)
-        .join(SelectionMemberRow, SelectionMemberRow.selection_id == PlanRow.selection_id)
-        .join(candidate := aliased(ImageRow), candidate.id == SelectionMemberRow.image_id)
-        .where(
-            ImageRow.id.in_(ids),
-            _concerns(candidate),
-            SelectionMemberRow.grade_id.is_distinct_from(candidate.grade_id)
-            | SelectionMemberRow.quality_id.is_distinct_from(candidate.quality_id),
-        )
-        .distinct()
-    )
-    return set(session.scalars(query)) if ids else set()
-
-
-def _concerns(candidate: type[ImageRow]) -> ColumnElement[bool]:
-    """Tell whether a candidate is an input of the stack, or of its object and filter: a selection makes many stacks."""
-    given = select(StackInputRow.image_id).where(
-        StackInputRow.stack_id == ImageRow.id, StackInputRow.image_id == candidate.id
-    )
-    same = (candidate.object_key == ImageRow.object_key) & (candidate.filter == ImageRow.filter)
-    return given.correlate(ImageRow, candidate).exists() | same
 
 
 def _stack_entry(

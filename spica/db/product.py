@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from spica.db.context import HarvestContext
+from spica.db.engine import notify
 from spica.db.image import replace_footprint
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import DetectorRow, ImageRow, MeasureRow
@@ -66,6 +67,7 @@ def _note_input(session: Session, plan_id: int, image_id: int, o: ItemOutcome) -
     matches = (StackInputRow.stack_id.in_(stacks), StackInputRow.image_id == image_id)
     still_in = StackInputRow.outcome.is_distinct_from(Outcome.LEFT_OUT)
     session.execute(update(StackInputRow).where(*matches, still_in).values(**values))
+    notify(session, f"image:{image_id}")
 
 
 def record_stack(session: Session, record: StackRecord, context: HarvestContext) -> None:
@@ -90,6 +92,7 @@ def record_stack(session: Session, record: StackRecord, context: HarvestContext)
         update(MeasureRow).where(MeasureRow.image_id == image_id).values(zero_point_mag=record.zero_point_mag)
     )
     _supersede(session, image)
+    notify(session, f"image:{image_id}")
 
 
 def _fill_stack(row: StackRow, record: StackRecord, attempt_id: int) -> None:
@@ -135,6 +138,7 @@ def _supersede(session: Session, image: ImageRow) -> None:
     for row in older:
         row.state = ImageState.SUPERSEDED
         session.execute(update(StackRow).where(StackRow.image_id == row.id).values(superseded_by_id=image.id))
+        notify(session, f"image:{row.id}")
 
 
 def products_of_image(session: Session, image_id: int, role: str | None = None) -> list[tuple[ProductRow, FileRow]]:

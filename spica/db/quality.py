@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from spica.db.context import HarvestContext
+from spica.db.engine import notify
 from spica.db.tables.image import ImageRow, MeasureRow
 from spica.db.tables.quality import QualityRow
 from spica.model.image import ImageKind, ImageState
@@ -39,6 +40,7 @@ def record_quality(session: Session, record: QualityRecord, context: HarvestCont
     if image.kind is ImageKind.EXPOSURE and image.state is ImageState.REGISTERED:
         image.state = ImageState.ASSESSED
     session.flush()
+    notify(session, f"image:{image_id}")
 
 
 def _row(image_id: int, attempt_id: int, measures: DetectorMeasures, parent_id: int | None) -> QualityRow:

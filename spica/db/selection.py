@@ -336,12 +336,20 @@ def _unusable(candidate: Candidate) -> Clause | None:
     return None
 
 
-def record_selection(session: Session, judged: Judged, person_id: int | None = None) -> int:
+def record_selection(
+    session: Session, judged: Judged, person_id: int | None = None, rule_version_id: int | None = None
+) -> int:
     """Keep a rule as it was judged, with each candidate in or out, clause, value and rows judged; return its id.
 
-    The text kept is the rule's one spelling, so that equal rules have equal hashes.
+    The text kept is the rule's one spelling, so that equal rules have equal hashes. `rule_version_id` names the saved
+    version it came from, None where it is none.
     """
-    row = SelectionRow(rule=format_rule(judged.rule), rule_sha256=rule_sha256(judged.rule), person_id=person_id)
+    row = SelectionRow(
+        rule=format_rule(judged.rule),
+        rule_sha256=rule_sha256(judged.rule),
+        person_id=person_id,
+        rule_version_id=rule_version_id,
+    )
     session.add(row)
     session.flush()
     members = [_member(row.id, c, None) for c in judged.chosen]

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from spica.db.context import HarvestContext
+from spica.db.engine import notify
 from spica.db.image import replace_footprint
 from spica.db.tables.image import ImageRow, MeasureRow
 from spica.db.tables.quality import QualityRow, SolutionImageRow, SolutionRow
@@ -73,3 +74,4 @@ def _apply(session: Session, image_id: int, solution: SolutionRow, s: SolvedImag
         rate = flux / image.exptime_s
         values["limiting_mag"] = s.zero_point_mag - 2.5 * func.log(rate)
     session.execute(update(MeasureRow).where(MeasureRow.image_id == image_id).values(**values))
+    notify(session, f"image:{image_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from spica.db.engine import Database
 from spica.db.file import know_file, know_location
 from spica.db.job import live_inputs
 from spica.db.node import know_node
+from spica.db.placement_choice import EVERY, GROUP, Group, choose_nodes, knows_several
 from spica.db.plan import add_plan, know_recipe
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import ImageRow
@@ -23,7 +25,7 @@ from spica.files.header import HeaderCards
 from spica.files.scan import read_headers
 from spica.files.slug import short_name
 from spica.files.workspace import Workspace
-from spica.instruments.registry import Registry, load_instruments
+from spica.instruments.registry import Registry, load_instruments, translate
 from spica.model.association import Mode
 from spica.model.errors import DataError, TransientError
 from spica.model.image import FileKind, ImageState
@@ -189,6 +191,7 @@ def take_files(
     images, maps = [f for f in found if f.path not in coming], [f for f in found if f.path in coming]
     with database.begin() as session:
         node_id = know_node(session, workspace.node)
+        several = knows_several(session)
         fresh = _register(session, workspace, node_id, images, report)
         going = _attach(session, workspace, node_id, maps, pairs, fresh, report)
         own = [f for f in maps if f.path in given and f.path not in report.maps]
@@ -201,7 +204,8 @@ def take_files(
                 going.setdefault(file_id, []).extend(masters)
             recipe_id, label = know_recipe(session, recipe), f"intake of {len(refs)} files"
             report.plan_id = add_plan(session, mode=Mode.INGEST, label=label, recipe_id=recipe_id)
-            report.jobs = plan_assessments(session, workspace, report.plan_id, refs, recipe, going)
+            placed = place_files(session, registry, fresh) if several else {}
+            report.jobs = plan_assessments(session, workspace, report.plan_id, refs, recipe, going, placed)
     return report
 
 
@@ -268,6 +272,29 @@ def _masters(session: Session, registry: Registry, fresh: Fresh) -> dict[int, li
     return attach_masters(session, registry, exposures())
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Where an incoming exposure goes: its group by run and filter, and the node of that."""
+
+    group: Group
+    node_id: int
+
+
+def place_files(session: Session, registry: Registry, fresh: Fresh) -> dict[int, Placed]:
+    """Return group and node of new exposures by the number of the file: run and filter as their headers say.
+
+    What cannot be read or translated is placed nowhere: any node assesses it and says why. Headers alone are read.
+    """
+    groups: dict[int, Group] = {}
+    for ref, found in fresh.values():
+        with contextlib.suppress(DataError):
+            headers = read_headers(found.path)
+            facts = translate(registry.recognise(headers, found.path.name), headers, found.path.name)
+            groups[ref.id] = Group(facts.run or EVERY, facts.filter or EVERY)
+    nodes = choose_nodes(session, list(groups.values()))
+    return {i: Placed(g, node) for (i, g), node in zip(groups.items(), nodes, strict=True) if node is not None}
+
+
 def _known_names(session: Session, file_ids: Collection[int]) -> dict[int, str]:
     """Return by what name known content goes: that under which it came first."""
     rows = session.execute(select(FileRow.id, FileRow.name).where(FileRow.id.in_(file_ids)))
@@ -308,16 +335,32 @@ def plan_assessments(
     refs: Sequence[FileRef],
     recipe: Recipe,
     going: Mapping[int, Sequence[Input]],
+    placed: Mapping[int, Placed] | None = None,
 ) -> list[int]:
-    """Record the jobs that assess files, a batch in each; `going` are maps and masters by the number of the file."""
+    """Record the jobs that assess files, a batch in each.
+
+    `going` are maps and masters, `placed` the group and node of those that have one, by the number of the file. A job
+    holds files of one group only, so that it runs on the node of the group and can be moved with it.
+    """
     size = recipe.resources.batch
     facts = intake_facts(workspace)
-    drafts = [_draft(refs[i : i + size], recipe, facts, going) for i in range(0, len(refs), size)]
+    groups: dict[Placed | None, list[FileRef]] = {}
+    for ref in refs:
+        groups.setdefault((placed or {}).get(ref.id), []).append(ref)
+    drafts = [
+        _draft(same[i : i + size], recipe, facts, going, place)
+        for place, same in groups.items()
+        for i in range(0, len(same), size)
+    ]
     return submit_jobs(session, plan_id, drafts)
 
 
 def _draft(
-    refs: Sequence[FileRef], recipe: Recipe, facts: dict[str, object], going: Mapping[int, Sequence[Input]]
+    refs: Sequence[FileRef],
+    recipe: Recipe,
+    facts: dict[str, object],
+    going: Mapping[int, Sequence[Input]],
+    place: Placed | None,
 ) -> Draft:
     label = refs[0].name if len(refs) == 1 else f"{refs[0].name} and {len(refs) - 1} more"
     return Draft(
@@ -326,8 +369,9 @@ def _draft(
         label=label,
         recipe=recipe,
         files=tuple(i for r in refs for i in (Input(Role.EXPOSURE, item_of_file(r.id), r), *going.get(r.id, ()))),
-        facts=facts,
+        facts=facts if place is None else facts | {GROUP: [place.group.run, place.group.filter]},
         min_inputs=0,
+        node_id=None if place is None else place.node_id,
     )
 
 

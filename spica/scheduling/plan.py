@@ -8,9 +8,10 @@ from spica import __version__
 from spica.model.association import Association, Mode
 from spica.model.image import ImageKind
 from spica.model.job import FileRef, Input, JobKind, item_of_image
+from spica.model.mark import PlannedMark
 from spica.model.product import Role
 from spica.model.recipe import Recipe
-from spica.model.record import canonical_sha256
+from spica.model.record import canonical_sha256, to_json
 from spica.scheduling.submit import Draft, Upstream
 
 
@@ -27,7 +28,7 @@ class UsedMaster:
 
 @dataclass(frozen=True)
 class Member:
-    """One exposure of a plan with the files its jobs read, by role, and the hash and quality that were judged."""
+    """One exposure of a plan: its files by role, the hash and quality that were judged, and its standing marks."""
 
     image_id: int
     name: str
@@ -36,20 +37,26 @@ class Member:
     seeing_arcsec: float | None = None
     files: dict[str, FileRef] = field(default_factory=dict)
     masters: tuple[UsedMaster, ...] = ()
+    marks: tuple[PlannedMark, ...] = ()
 
 
 def product_hash(association: Association, members: tuple[Member, ...], recipe: Recipe) -> str:
-    """Return what makes nothing twice: inputs, quality judged, recipe, engines, version, and the frame asked for."""
-    return canonical_sha256(
-        {
-            "mode": association.mode,
-            "circle": association.circle,
-            "target": association.target_id,
-            "inputs": sorted((m.sha256, m.quality_id or 0) for m in members),
-            "recipe": recipe.sha256(),
-            "version": __version__,
-        }
-    )
+    """Return what makes nothing twice: inputs, quality judged, marks, recipe, engines, version, frame asked for.
+
+    Without marks there is no word of them: taking a mark back gives the old hash back. Calibrated copies heed none.
+    """
+    said: dict[str, object] = {
+        "mode": association.mode,
+        "circle": association.circle,
+        "target": association.target_id,
+        "inputs": sorted((m.sha256, m.quality_id or 0) for m in members),
+        "recipe": recipe.sha256(),
+        "version": __version__,
+    }
+    marked = sorted((m.sha256, sorted(to_json(m.marks), key=lambda mark: int(mark["id"]))) for m in members if m.marks)
+    if marked and association.mode is not Mode.SINGLE:
+        said["marks"] = marked
+    return canonical_sha256(said)
 
 
 def draft_jobs(
@@ -111,6 +118,13 @@ def _astrometry(
 
 def _stack(association: Association, members: tuple[Member, ...], recipe: Recipe, product_id: int, label: str) -> Draft:
     circle = association.circle
+    marks = {item_of_image(m.image_id): to_json(m.marks) for m in members if m.marks}
+    facts: dict[str, object] = {
+        "name": label,
+        "names": {item_of_image(m.image_id): m.name for m in members},
+        "seeing_arcsec": {item_of_image(m.image_id): m.seeing_arcsec for m in members},
+        "circle": None if circle is None else [circle.ra_deg, circle.dec_deg, circle.radius_deg],
+    }
     return Draft(
         kind=JobKind.STACK,
         engine=recipe.engine.stack,
@@ -121,12 +135,7 @@ def _stack(association: Association, members: tuple[Member, ...], recipe: Recipe
         needs=(0,),
         subject_id=product_id,
         min_inputs=recipe.stack.min_inputs,
-        facts={
-            "name": label,
-            "names": {item_of_image(m.image_id): m.name for m in members},
-            "seeing_arcsec": {item_of_image(m.image_id): m.seeing_arcsec for m in members},
-            "circle": None if circle is None else [circle.ra_deg, circle.dec_deg, circle.radius_deg],
-        },
+        facts=facts | {"marks": marks} if marks else facts,
     )
 
 

@@ -24,7 +24,7 @@ from spica.model.association import Mode
 from spica.model.errors import NothingToDoError, UsageError
 from spica.model.image import ImageKind, ImageState
 from spica.model.job import FileRef, Input, JobKind, Request, item_of_file
-from spica.model.product import MAP_ROLES
+from spica.model.product import MAP_ROLES, Role
 from spica.model.recipe import Recipe
 from spica.model.record import from_json
 from spica.model.selection import parse_rule
@@ -53,7 +53,9 @@ class Reassessed:
     waiting: list[str] = field(default_factory=list)
 
 
-def reassess(database: Database, workspace: Workspace, wish: AgainWish, recipe: Recipe) -> Reassessed:
+def reassess(
+    database: Database, workspace: Workspace, wish: AgainWish, recipe: Recipe, person_id: int | None = None
+) -> Reassessed:
     """Plan the assessment of known exposures anew.
 
     Raises
@@ -79,8 +81,60 @@ def reassess(database: Database, workspace: Workspace, wish: AgainWish, recipe: 
         if not rows:
             raise NothingToDoError("no exposure fits; see: spica images")
         if ready:
-            _plan(session, workspace, registry, ready, recipe, done)
+            _plan(session, workspace, registry, ready, recipe, done, person_id)
     return done
+
+
+def reassess_job(
+    database: Database, workspace: Workspace, job_id: int, recipe: Recipe, person_id: int | None = None
+) -> Reassessed:
+    """Plan the assessment of the exposures of one job anew, also of those that it did not get to register.
+
+    Raises
+    ------
+    UsageError
+        Where there is no such job, or it assesses nothing.
+    """
+    registry = load_instruments(workspace.instruments_folder)
+    done = Reassessed()
+    with database.begin() as session:
+        job = session.get(JobRow, job_id)
+        if job is None or job.kind != JobKind.ASSESS:
+            raise UsageError(f"job {job_id} assesses no exposure; plan its association again instead")
+        request = from_json(Request, json.loads(job.request), "request")
+        waiting = live_inputs(session, JobKind.ASSESS)
+        given = {i.file.id: i for i in request.inputs if i.role == Role.EXPOSURE and i.file is not None}
+        refs = [i.file for i in given.values() if i.file is not None and item_of_file(i.file.id) not in waiting]
+        done.waiting = [i.file.name for i in given.values() if i.file is not None and i.file not in refs]
+        if not refs:
+            return done
+        going = _inputs_of(session, registry, refs, request)
+        done.names = [r.name for r in refs]
+        label = f"assess {len(refs)} exposures of job {job_id} again"
+        recipe_id = know_recipe(session, recipe)
+        done.plan_id = add_plan(session, mode=Mode.INGEST, label=label, recipe_id=recipe_id, person_id=person_id)
+        done.jobs = plan_assessments(session, workspace, done.plan_id, refs, recipe, going)
+    return done
+
+
+def _inputs_of(
+    session: Session, registry: Registry, refs: Sequence[FileRef], request: Request
+) -> dict[int, list[Input]]:
+    """Return the maps that went with files in a request, and the masters that count today by their kept headers."""
+    query = (
+        select(ImageRow.file_id, HeaderRow.cards, ImageRow.name)
+        .join(HeaderRow, HeaderRow.image_id == ImageRow.id)
+        .where(ImageRow.file_id.in_([r.id for r in refs]))
+    )
+    headers = [(i, unpack_headers(cards), name) for i, cards, name in session.execute(query) if i is not None]
+    going = attach_masters(session, registry, headers)
+    kept = {i for i, _, _ in headers}
+    for ref in refs:
+        item = item_of_file(ref.id)
+        with_it = [i for i in request.inputs if i.item == item and i.role != Role.EXPOSURE]
+        wanted = [i for i in with_it if i.role in MAP_ROLES.values() or ref.id not in kept]
+        going.setdefault(ref.id, []).extend(wanted)
+    return going
 
 
 def _rows(session: Session, wish: AgainWish) -> list[tuple[ImageRow, FileRow]]:
@@ -120,6 +174,7 @@ def _plan(
     rows: Sequence[tuple[ImageRow, FileRow]],
     recipe: Recipe,
     done: Reassessed,
+    person_id: int | None,
 ) -> None:
     refs = [FileRef(f.id, f.sha256, f.name, f.size) for _, f in rows]
     query = select(HeaderRow.image_id, HeaderRow.cards).where(HeaderRow.image_id.in_([image.id for image, _ in rows]))
@@ -129,7 +184,8 @@ def _plan(
     for file_id, maps in _maps(session, refs).items():
         going.setdefault(file_id, []).extend(maps)
     label = f"assess {len(refs)} exposures again"
-    done.plan_id = add_plan(session, mode=Mode.INGEST, label=label, recipe_id=know_recipe(session, recipe))
+    recipe_id = know_recipe(session, recipe)
+    done.plan_id = add_plan(session, mode=Mode.INGEST, label=label, recipe_id=recipe_id, person_id=person_id)
     done.jobs = plan_assessments(session, workspace, done.plan_id, refs, recipe, going)
 
 

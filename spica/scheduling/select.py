@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from spica.db.calibration import Master, masters_of_images
 from spica.db.engine import Database
 from spica.db.image import free_name, near_names, plan_image
+from spica.db.mark import marks_of_images
 from spica.db.plan import add_plan, know_recipe, pinned, product_of, replaced_plan, standing_plan
 from spica.db.product import current_products
 from spica.db.selection import Judged, association_filter, judge, record_selection
@@ -100,10 +101,10 @@ def schedule(
     """
     with database.read() as session:
         judged = judge(session, parse_rule(wish.rule), _bounds(session, wish), lists=wish.lists)
-        ready, unready = _with_products(session, judged.chosen)
-    done = Scheduled(chosen=ready, left_out=_out(judged) + unready)
-    grouping = _group(wish, recipe, ready)
-    done.left_out += [_ungrouped(u) for u in grouping.left_out]
+        ready, unready = with_products(session, judged.chosen)
+    done = Scheduled(chosen=ready, left_out=told_out(judged) + unready)
+    grouping = group_wish(wish, recipe, ready)
+    done.left_out += [told_ungrouped(u) for u in grouping.left_out]
     if not grouping.associations:
         raise NothingToDoError(_why_nothing(database, done, wish))
     labels = [label_of(a, {c.image_id: c for c in ready}) for a in grouping.associations]
@@ -134,7 +135,7 @@ def _bounds(session: Session, wish: Wish) -> list[Any]:
     return [*bounds, ImageRow.frame_type == FrameType.SCIENCE]
 
 
-def _with_products(session: Session, chosen: Sequence[Candidate]) -> tuple[list[Candidate], list[dict[str, Any]]]:
+def with_products(session: Session, chosen: Sequence[Candidate]) -> tuple[list[Candidate], list[dict[str, Any]]]:
     """Part the chosen into those with facts and catalogue, and those whose assessment is missing."""
     files = current_products(session, [c.image_id for c in chosen], NEEDED)
     ready = [c for c in chosen if all((c.image_id, role) in files for role in NEEDED)]
@@ -144,18 +145,18 @@ def _with_products(session: Session, chosen: Sequence[Candidate]) -> tuple[list[
     ]
 
 
-def _out(judged: Judged) -> list[dict[str, Any]]:
+def told_out(judged: Judged) -> list[dict[str, Any]]:
     return [
         {"id": o.candidate.image_id, "name": o.candidate.name, "clause": o.clause.text, "value": o.clause.value}
         for o in judged.left_out
     ]
 
 
-def _ungrouped(u: Ungrouped) -> dict[str, Any]:
+def told_ungrouped(u: Ungrouped) -> dict[str, Any]:
     return {"id": u.image_id, "name": u.name, "clause": u.reason.text, "value": u.reason.value}
 
 
-def _group(wish: Wish, recipe: Recipe, chosen: Sequence[Candidate]) -> Grouping:
+def group_wish(wish: Wish, recipe: Recipe, chosen: Sequence[Candidate]) -> Grouping:
     members, unfit = members_of(chosen)
     split = Split(recipe.stack.split)
     if wish.mode is Mode.SURVEY:
@@ -234,9 +235,11 @@ def _record(
                 Planned(label, association.image_ids, standing.id, product.id if product is not None else None)
             )
             continue
-        selection_id = record_selection(session, judged_for(judged, association), wish.person_id)
+        selection_id = record_selection(session, judged_for(judged, association), wish.person_id, wish.rule_version_id)
         done.plans.append(
-            _plan(session, workspace, wish, recipe, recipe_id, selection_id, association, label, members, place, key)
+            plan_association(
+                session, workspace, wish, recipe, recipe_id, selection_id, association, label, members, place, key
+            )
         )
 
 
@@ -255,7 +258,7 @@ def judged_for(judged: Judged, association: Association) -> Judged:
     )
 
 
-def _plan(
+def plan_association(
     session: Session,
     workspace: Workspace,
     wish: Wish,
@@ -267,8 +270,17 @@ def _plan(
     members: tuple[Member, ...],
     place: Field,
     key: str,
+    replaces_id: int | None = None,
 ) -> Planned:
-    older = replaced_plan(session, association, rule_sha256(parse_rule(wish.rule)), recipe_id, association.image_ids)
+    """Record plan, product and jobs of one association; `replaces_id` names the plan whose product gives way to it.
+
+    Without one it is the newest of the same association, rule and recipe.
+    """
+    if replaces_id is None:
+        older = replaced_plan(
+            session, association, rule_sha256(parse_rule(wish.rule)), recipe_id, association.image_ids
+        )
+        replaces_id = older.id if older is not None else None
     plan_id = add_plan(
         session,
         mode=association.mode,
@@ -278,7 +290,7 @@ def _plan(
         recipe_id=recipe_id,
         selection_id=selection_id,
         product_hash=key,
-        supersedes_id=older.id if older is not None else None,
+        supersedes_id=replaces_id,
         person_id=wish.person_id,
     )
     name = free_name(session, label, key)
@@ -302,7 +314,7 @@ ROLES = (Role.FACTS, Role.CATALOGUE, Role.WEIGHT)
 
 
 def read_members(session: Session, association: Association) -> tuple[Member, ...]:
-    """Return the exposures of an association with the files that its jobs read.
+    """Return the exposures of an association with the files that its jobs read, and their standing marks.
 
     The pixels of a raw exposure are read from the detrended file that its assessment made.
     """
@@ -312,6 +324,7 @@ def read_members(session: Session, association: Association) -> tuple[Member, ..
     rows = {i.id: (i, f) for i, f in session.execute(_pixels(ids))}
     seeing = dict(_seeing(session, ids))
     masters = masters_of_images(session, ids)
+    marks = marks_of_images(session, ids)
     members = []
     for candidate in pinned(session, ids):
         image, pixels = rows[candidate.image_id]
@@ -326,6 +339,7 @@ def read_members(session: Session, association: Association) -> tuple[Member, ..
                 seeing.get(image.id),
                 given,
                 tuple(_used(master, use) for master, use in masters.get(image.id, [])),
+                marks.get(image.id, ()),
             )
         )
     return tuple(members)

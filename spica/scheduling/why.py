@@ -17,7 +17,7 @@ from spica.model.job import Outcome
 
 @dataclass(frozen=True)
 class Why:
-    """One answer: the stack, whether the image is in it, and what decided."""
+    """One answer: the stack and its state, whether the image is in it, and what decided; its share of the weight."""
 
     image: str
     stack: str
@@ -26,10 +26,26 @@ class Why:
     clause: str | None
     value: str | None
     sentence: str
+    state: str = ""
+    weight_fraction: float | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether it was chosen for a stack that is not made yet."""
+        return not self.used and self.clause is None and self.state in ("planned", "running")
+
+    @property
+    def words(self) -> str:
+        """What decided, as a sentence of its own."""
+        said = self.sentence.partition(": ")[2]
+        return said[:1].upper() + said[1:]
 
 
-def why_image(session: Session, image_id: int, stack_id: int | None = None) -> list[Why]:
-    """Return an answer for every stack (or the one named) of whose selection or inputs the image was a candidate."""
+def why_image(session: Session, image_id: int, stack_id: int | None = None, limit: int | None = None) -> list[Why]:
+    """Return an answer for every stack (or the one named) of whose selection or inputs the image was a candidate.
+
+    With a `limit` the newest so many, newest first; else all, by id.
+    """
     image = session.get_one(ImageRow, image_id)
     query = (
         select(ImageRow, SelectionMemberRow, StackInputRow, SelectionRow.rule, PlanRow.mode)
@@ -41,7 +57,8 @@ def why_image(session: Session, image_id: int, stack_id: int | None = None) -> l
         )
         .outerjoin(StackInputRow, (StackInputRow.stack_id == ImageRow.id) & (StackInputRow.image_id == image_id))
         .where(ImageRow.kind != ImageKind.EXPOSURE, _concerned(image, stack_id))
-        .order_by(ImageRow.id)
+        .order_by(ImageRow.id if limit is None else ImageRow.id.desc())
+        .limit(limit)
     )
     return [
         _answer(image, stack, member, given, rule, _differences(image, stack, mode))
@@ -74,7 +91,8 @@ def _answer(
 ) -> Why:
     used, clause, value, words = _judge(stack, member, given, rule, differences)
     sentence = f"{image.name} is {'' if used else 'not '}in {stack.name}: {words}"
-    return Why(image.name, stack.name, stack.id, used, clause, value, sentence)
+    share = None if given is None else given.weight_fraction
+    return Why(image.name, stack.name, stack.id, used, clause, value, sentence, stack.state.value, share)
 
 
 def _judge(

@@ -17,7 +17,10 @@ MAX_LIST_BYTES = 10_000_000
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person asks for: the mode, the rule, and what bounds the candidates. `lists` are image names by list."""
+    """What a person asks for: the mode, the rule, and what bounds the candidates.
+
+    `lists` are image names by list; `rule_version_id` is the saved version that the rule came from.
+    """
 
     mode: Mode
     rule: str = DEFAULT_RULE
@@ -27,6 +30,7 @@ class Wish:
     lists: dict[str, frozenset[str]] = field(default_factory=dict)
     targets: frozenset[str] | None = None
     person_id: int | None = None
+    rule_version_id: int | None = None
 
 
 def wish_of(
@@ -39,8 +43,9 @@ def wish_of(
     radius: float | None = None,
     images_file: Path | None = None,
     aliases: dict[str, str] | None = None,
+    images: frozenset[str] | None = None,
 ) -> Wish:
-    """Build a wish from the words of a command.
+    """Build a wish from the words of a command; `images` are names that came otherwise than in a file.
 
     Raises
     ------
@@ -51,8 +56,8 @@ def wish_of(
     lists: dict[str, frozenset[str]] = {}
     targets = None
     text = rule or DEFAULT_RULE
-    if images_file is not None:
-        lists[LISTED] = _read_list(images_file)
+    if images_file is not None or images is not None:
+        lists[LISTED] = _read_list(images_file) if images_file is not None else images or frozenset()
         targets = lists[LISTED] if chosen is Mode.SINGLE else None
         if chosen is not Mode.SINGLE:
             text = f'image in list("{LISTED}")' + (f" and ({rule})" if rule else "")

@@ -30,6 +30,7 @@ STEP_GROUP = "spica.steps"
 ENGINE_GROUP = "spica.engines"
 MEDIA_TYPES = {
     ".png": "image/png",
+    ".jpg": "image/jpeg",
     ".json": "application/json",
     ".xml": "application/xml",
     ".pdf": "application/pdf",

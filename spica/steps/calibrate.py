@@ -12,7 +12,6 @@ from spica.files.head import read_head
 from spica.files.header import HeaderCards, make_cards
 from spica.files.ldac import LdacCatalogue, read_ldac, write_ldac
 from spica.files.mef import ImageToWrite, write_mef
-from spica.files.preview import write_png
 from spica.files.slug import slug
 from spica.files.wcs import pixel_scale_arcsec, read_wcs
 from spica.model.errors import DataError
@@ -22,9 +21,9 @@ from spica.model.solution import SolutionRecord, SolvedImage
 from spica.steps.base import Step, StepContext
 from spica.steps.facts import FactsSheet, read_sheet
 from spica.steps.made import MadeStack, write_made
+from spica.steps.member import read_solution
+from spica.steps.picture import add_pictures, draw_exposure
 from spica.steps.pixels import open_exposure
-from spica.steps.quality import draw_preview
-from spica.steps.stack import read_solution
 
 
 def run(context: StepContext) -> None:
@@ -98,10 +97,9 @@ def _write_pixels(
         ]
         path = context.folder / f"{name}.fits"
         write_mef(path, images, facts)
-        preview = context.folder / f"{name}.preview.png"
-        write_png(preview, draw_preview(detectors, sheet))
+        picture = draw_exposure(detectors, sheet)
     context.add_product(Role.CALIBRATED, path, item=item)
-    context.add_product(Role.PREVIEW, preview, item=item)
+    add_pictures(context, name, item, picture)
 
 
 def _write_companions(

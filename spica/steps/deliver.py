@@ -158,7 +158,11 @@ def _items(context: StepContext, record: StackRecord) -> tuple[tuple[ManifestIte
         item, name, sha256 = str(entry["item"]), str(entry["name"]), str(entry["sha256"])
         share = shares.get(item)
         if share is not None:
-            facts = (Fact("weight_fraction", share.weight_fraction), Fact("flux_scale", share.flux_scale))
+            facts: tuple[Fact, ...] = (
+                Fact("weight_fraction", share.weight_fraction),
+                Fact("flux_scale", share.flux_scale),
+            )
+            facts += _of_marks(share.marks)
             used.append(ManifestItem(name, Role.EXPOSURE, sha256, "", facts + _of_masters(entry)))
             entered.append(entry)
         elif record.kind == "stack":
@@ -167,6 +171,11 @@ def _items(context: StepContext, record: StackRecord) -> tuple[tuple[ManifestIte
             used.append(ManifestItem(name, Role.EXPOSURE, sha256, "", _of_masters(entry)))
             entered.append(entry)
     return (*used, *_masters(entered)), tuple(left)
+
+
+def _of_marks(marks: Sequence[int]) -> tuple[Fact, ...]:
+    """Return for an exposure how many marks of people kept pixels of it out of the stack, and their numbers."""
+    return (Fact("n_marks", len(marks)), Fact("marks", " ".join(map(str, marks)))) if marks else ()
 
 
 def _of_masters(entry: dict[str, Any]) -> tuple[Fact, ...]:

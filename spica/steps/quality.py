@@ -27,8 +27,8 @@ from spica.files.checksum import write_atomic
 from spica.files.header import HeaderCards, make_cards
 from spica.files.ldac import LdacCatalogue, write_ldac
 from spica.files.mef import ImageToWrite, open_mef, write_mef
-from spica.files.preview import Tile, binning_for, make_preview, reduce_blocks, row_strips, write_png
-from spica.files.wcs import read_wcs, sky_of_pixels
+from spica.files.preview import reduce_blocks, row_strips
+from spica.files.wcs import read_wcs
 from spica.model.errors import DataError
 from spica.model.grade import GradeRecord, grade_by_limits
 from spica.model.job import JobKind
@@ -39,11 +39,10 @@ from spica.plots.quality import DetectorPanel, draw_quality
 from spica.steps.base import Step, StepContext
 from spica.steps.facts import DetectorSheet, FactsSheet, detection_apertures
 from spica.steps.made import MadeStack, read_made
+from spica.steps.picture import add_pictures, geometry_of, plan_mosaic
 from spica.steps.pixels import LazyPixels, open_exposure, pack_weight
 from spica.steps.prepare import Prepared, Weighting, open_weighting
 from spica.steps.verify import Verified
-
-PREVIEW_PIX = 1100
 
 
 def parameters_of(context: StepContext, sheet: FactsSheet) -> QualityParameters:
@@ -76,7 +75,10 @@ def assess_exposure(context: StepContext, prepared: Prepared) -> None:
         orders = range(len(detectors))
         found = list(pool.map(lambda i: _assess(detectors[i], weighting(i), sheet, parameters, mosaic.factor), orders))
     assessed = [quality for quality, _ in found]
-    write_exposure_products(context, verified, mosaic.tiles([reduced for _, reduced in found]), assessed)
+    noise = [q.noise_adu for q in assessed if math.isfinite(q.noise_adu)]
+    picture = mosaic.join([r for _, r in found], float(np.median(noise)) if noise else math.nan)
+    add_pictures(context, verified.stem, verified.item, picture)
+    write_exposure_products(context, verified, assessed)
     record_exposure_quality(context, verified, assessed)
 
 
@@ -123,10 +125,8 @@ def _as_exposure(
     return replace(quality, weight=weight, masked_fraction=float(1.0 - used.size / weight.size))
 
 
-def write_exposure_products(
-    context: StepContext, verified: Verified, picture: Sequence[Tile], assessed: Sequence[DetectorQuality]
-) -> None:
-    """Write weight map, catalogue, preview and plots of one exposure."""
+def write_exposure_products(context: StepContext, verified: Verified, assessed: Sequence[DetectorQuality]) -> None:
+    """Write weight map, catalogue and plots of one exposure."""
     item, sheet = verified.item, verified.sheet
     weight = context.folder / f"{verified.stem}.weight.fits.fz"
     maps = [
@@ -137,14 +137,16 @@ def write_exposure_products(
     catalogue = context.folder / f"{verified.stem}.ldac"
     write_ldac(catalogue, [_ldac(q, d, sheet) for q, d in zip(assessed, sheet.detectors, strict=True)])
     context.add_product(Role.CATALOGUE, catalogue, item=item)
-    preview = context.folder / f"{verified.stem}.preview.png"
-    write_png(preview, make_preview(picture, PREVIEW_PIX, plan_mosaic(sheet).factor))
-    context.add_product(Role.PREVIEW, preview, item=item)
     if context.recipe.quality.plots:
         plot = context.folder / f"{verified.stem}.quality.png"
         panels = [
-            make_panel(q, d.pixel_scale_arcsec or 1.0, _place(d, sheet), _instrumental_zero(sheet))
-            for q, d in zip(assessed, sheet.detectors, strict=True)
+            make_panel(
+                q,
+                d.pixel_scale_arcsec or 1.0,
+                g.centre_arcsec(sheet.exposure.ra_deg, sheet.exposure.dec_deg),
+                _instrumental_zero(sheet),
+            )
+            for q, d, g in zip(assessed, sheet.detectors, geometry_of(sheet).detectors, strict=True)
         ]
         draw_quality(plot, panels, verified.name, _mag_label(sheet.nominal_zero_point_mag))
         context.add_product(Role.PLOT, plot, item=item)
@@ -182,54 +184,6 @@ def _ldac(q: DetectorQuality, d: DetectorSheet, sheet: FactsSheet) -> LdacCatalo
         ]
     )
     return LdacCatalogue(facts.with_cards(d.cards.cards), table.table, table.columns)
-
-
-def _place(d: DetectorSheet, sheet: FactsSheet) -> tuple[float, float]:
-    """Return the centre of a detector on the tangent plane of the pointing, arcsec, axes as the pixels."""
-    if not d.wcs_cards or sheet.exposure.ra_deg is None or sheet.exposure.dec_deg is None:
-        return 0.0, 0.0
-    from spica.algorithms.skymap import tangent_project
-
-    wcs = read_wcs(d.cards)
-    ra, dec = sky_of_pixels(wcs, 0.5 * (d.n_x - 1), 0.5 * (d.n_y - 1))
-    xi, eta = tangent_project(ra, dec, sheet.exposure.ra_deg, sheet.exposure.dec_deg)
-    cd = np.asarray(wcs.pixel_scale_matrix)
-    rotation = np.linalg.inv(cd / math.sqrt(abs(np.linalg.det(cd))))
-    x, y = rotation @ (float(xi) * 3600.0, float(eta) * 3600.0)
-    return float(x), float(y)
-
-
-@dataclass(frozen=True)
-class Mosaic:
-    """Where the detectors stand in the picture of an exposure: lower left corners in pixels, and the binning."""
-
-    corners_pix: tuple[tuple[int, int], ...]
-    factor: int
-
-    def tiles(self, reduced: Sequence[NDArray[np.float32]]) -> list[Tile]:
-        """Return the reduced detectors at their places."""
-        return [Tile(r, x, y) for r, (x, y) in zip(reduced, self.corners_pix, strict=True)]
-
-
-def plan_mosaic(sheet: FactsSheet) -> Mosaic:
-    """Place the detectors of an exposure in one picture."""
-    corners = []
-    for d in sheet.detectors:
-        x, y = _place(d, sheet)
-        scale = d.pixel_scale_arcsec or 1.0
-        corners.append((x / scale - 0.5 * d.n_x, y / scale - 0.5 * d.n_y))
-    left, bottom = min(c[0] for c in corners), min(c[1] for c in corners)
-    right = max(c[0] + d.n_x for c, d in zip(corners, sheet.detectors, strict=True))
-    top = max(c[1] + d.n_y for c, d in zip(corners, sheet.detectors, strict=True))
-    factor = binning_for((int(top - bottom), int(right - left)), PREVIEW_PIX)
-    return Mosaic(tuple((round(x - left), round(y - bottom)) for x, y in corners), factor)
-
-
-def draw_preview(detectors: Sequence[LazyPixels], sheet: FactsSheet) -> NDArray[np.uint8]:
-    """Return the picture of an exposure, read from its file."""
-    mosaic = plan_mosaic(sheet)
-    reduced = [reduce_blocks(row_strips(p.whole(), mosaic.factor), mosaic.factor) for p in detectors]
-    return make_preview(mosaic.tiles(reduced), PREVIEW_PIX, mosaic.factor)
 
 
 def make_panel(

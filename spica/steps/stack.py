@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from spica import __version__
 from spica.algorithms.background import measure_background
 from spica.algorithms.frame import Frame, FrameTooLargeError, choose_frame, frame_for_circle
+from spica.algorithms.region import RegionMask
 from spica.algorithms.resample import KernelName, pixel_map_from_wcs
 from spica.algorithms.stack import (
     Clipping,
@@ -28,35 +27,20 @@ from spica.algorithms.stack import (
     effective_gain,
     sum_contributions,
 )
-from spica.files.head import read_head
 from spica.files.header import HeaderCards, make_cards
 from spica.files.mef import write_image
-from spica.files.preview import make_preview, write_png
 from spica.files.slug import slug
-from spica.files.wcs import footprint_polygon, pixel_scale_arcsec, read_wcs, wcs_cards
+from spica.files.wcs import footprint_polygon, pixel_scale_arcsec, wcs_cards
 from spica.model.errors import DataError, RecipeError
 from spica.model.grade import GradeLimits
 from spica.model.job import JobKind, Reason
 from spica.model.product import Contribution, Role, StackRecord
-from spica.model.record import from_json
-from spica.model.solution import SolutionRecord, SolvedDetector, SolvedImage
+from spica.model.solution import SolutionRecord, SolvedDetector
 from spica.steps.base import Step, StepContext
-from spica.steps.facts import FactsSheet, read_sheet
 from spica.steps.made import MadeStack, write_made
-from spica.steps.pixels import LazyPixels, open_exposure, open_weight
-
-
-@dataclass(frozen=True)
-class Member:
-    """One solved exposure that enters the stack."""
-
-    item: str
-    path: Path
-    weight_path: Path | None
-    sheet: FactsSheet
-    solved: SolvedImage
-    wcs: tuple[WCS, ...]
-    flux_scale: float
+from spica.steps.member import Member, find_members, read_solution
+from spica.steps.picture import add_pictures, draw_stack
+from spica.steps.pixels import EvenWeight, LazyPixels, open_exposure, open_weight
 
 
 @dataclass(frozen=True)
@@ -81,49 +65,6 @@ def run(context: StepContext) -> None:
     finish_stack(context, name, solution, members, planes, frame, image, weight, contributions)
 
 
-def read_solution(context: StepContext) -> SolutionRecord:
-    """Return the solution of the ensemble."""
-    path = context.path_of(Role.MEASURES)
-    return from_json(SolutionRecord, json.loads(path.read_text(encoding="utf-8")), path.name)
-
-
-def find_members(context: StepContext, solution: SolutionRecord) -> list[Member]:
-    """Return the exposures that are solved and clear enough; the others are left out with their reason."""
-    solved = {s.item: s for s in solution.images}
-    told = {o.item for o in context.inputs.left_out}
-    members = []
-    for item in context.items(Role.EXPOSURE):
-        heads = context.of_role(Role.HEAD, item)
-        if item not in solved or not heads:
-            if item not in told:
-                context.left_out(item, Reason("not_solved", "the solution left it out"))
-            continue
-        limit = context.recipe.stack.exclude_trailing_mag
-        attenuation = solved[item].skyprobe_mag
-        if limit and attenuation is not None and attenuation > limit:
-            context.left_out(item, Reason("attenuated", "attenuated beyond the recipe's limit", attenuation, limit))
-            continue
-        members.append(_member(context, item, solved[item], Path(heads[0].path)))
-        context.used(item)
-    if not members:
-        raise DataError("no exposure is left to combine; see the outcomes of the solution")
-    return members
-
-
-def _member(context: StepContext, item: str, solved: SolvedImage, head: Path) -> Member:
-    sheet = read_sheet(context.path_of(Role.FACTS, item))
-    weights = context.of_role(Role.WEIGHT, item)
-    return Member(
-        item=item,
-        path=context.path_of(Role.EXPOSURE, item),
-        weight_path=Path(weights[0].path) if weights and context.recipe.stack.use_weight else None,
-        sheet=sheet,
-        solved=solved,
-        wcs=tuple(read_wcs(cards) for cards in read_head(head)),
-        flux_scale=solved.flux_scale,
-    )
-
-
 def choose_grid(context: StepContext, members: Sequence[Member]) -> Frame:
     """Return the output grid: the circle's box, or the footprint of all members."""
     recipe = context.recipe.stack
@@ -146,7 +87,10 @@ def choose_grid(context: StepContext, members: Sequence[Member]) -> Frame:
 
 @contextmanager
 def open_planes(context: StepContext, members: Sequence[Member], frame: Frame) -> Iterator[list[Plane]]:
-    """Open every detector of every member that meets the frame, its background measured and its weight scaled."""
+    """Open every detector of every member that meets the frame, its background measured and its weight scaled.
+
+    Marks take effect in the weight alone: the background is that of all pixels, so that no other pixel changes.
+    """
     with ExitStack() as stack:
         planes: list[Plane] = []
         for i, member in enumerate(members):
@@ -185,7 +129,7 @@ def _plane(
     variance = background.noise_adu**2
     given = StackInput(
         data=image,
-        weight=_absolute(image, weight, variance),
+        weight=_absolute(image, weight, variance, member.masks.get(sheet.index, ())),
         pixel_map=pixel_map,
         flux_scale=member.flux_scale,
         background=background.level_map if context.recipe.stack.subtract_background else None,
@@ -194,11 +138,13 @@ def _plane(
     return Plane(index, given, sheet.gain_e_per_adu, sheet.saturation_adu)
 
 
-def _absolute(image: LazyPixels, weight: LazyPixels | None, variance: float) -> LazyPixels | NDArray[np.float32]:
-    """Return weights as inverse variance in ADU^-2."""
+def _absolute(
+    image: LazyPixels, weight: LazyPixels | None, variance: float, masks: tuple[RegionMask, ...]
+) -> LazyPixels | EvenWeight:
+    """Return weights as inverse variance in ADU^-2, 0 inside marks."""
     if weight is None:
-        return np.broadcast_to(np.float32(1.0 / variance), image.shape)
-    return LazyPixels(weight.mef, weight.hdu, weight.sheet, weight.factor / variance)
+        return EvenWeight(image.shape, 1.0 / variance, masks)
+    return replace(weight, factor=weight.factor / variance, marks=masks)
 
 
 def _seeing(context: StepContext, item: str) -> float:
@@ -259,9 +205,7 @@ def finish_stack(
     item = context.subject()
     context.add_product(Role.STACK, path, item=item)
     context.add_product(Role.WEIGHT, weight_path, item=item)
-    preview = context.folder / f"{name}.preview.png"
-    write_png(preview, make_preview(np.where(weight > 0, image, np.nan).astype(np.float32)))
-    context.add_product(Role.PREVIEW, preview, item=item)
+    add_pictures(context, name, item, draw_stack(image, weight))
     write_measures(context, name, members, record)
 
 
@@ -304,7 +248,14 @@ def stack_record(
     exposures = [m.sheet.exposure for m in members]
     ny, nx = frame.shape
     given = tuple(
-        Contribution(m.item, float(shares[i]), clipped[i], m.flux_scale, float(m.sheet.exposure.exptime_s or 0.0))
+        Contribution(
+            m.item,
+            float(shares[i]),
+            clipped[i],
+            m.flux_scale,
+            float(m.sheet.exposure.exptime_s or 0.0),
+            marks=m.marks,
+        )
         for i, m in enumerate(members)
     )
     absolute = solution.mag_system is not None
@@ -390,6 +341,7 @@ def stack_header(
                 (f"INP{i:05d}", m.sheet.exposure.name, "input"),
                 (f"WGT{i:05d}", round(c.weight_fraction, 6), "its share of the weight"),
                 (f"FSC{i:05d}", m.flux_scale, "its flux scale"),
+                *([(f"MRK{i:05d}", " ".join(map(str, m.marks))[:60], "marks honoured")] if m.marks else ()),
             )
         ]
     )

@@ -7,10 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from sqlalchemy import func, select
 
-from spica.db.tables.file import FileRow, LocationRow
+from spica.db.node import Beat, beat, know_node
+from spica.db.placement_choice import move_group
+from spica.db.tables.file import FileRow, LocationRow, NodeRow, PlacementRow
 from spica.db.tables.job import JobRow, PlanRow
 from spica.model.errors import TransientError
 from spica.model.image import FileKind
@@ -129,3 +133,63 @@ def test_names_are_maps_only_where_their_image_is(database: Any, workspace: Any)
     folder = _night(workspace, "w", "d")
     report = take_in(database, workspace, [folder], RECIPE)
     assert (len(report.new), report.maps, report.late) == (2, [], [])
+
+
+# Placement ------------------------------------------------------------------------------------------------------------
+
+
+def _exposures(workspace: Any, *groups: tuple[str, str]) -> Path:
+    """Write exposures of the simulated camera as headers with few pixels: one of each run and filter."""
+    folder: Path = workspace.roots["incoming"] / "placed"
+    folder.mkdir(exist_ok=True)
+    for i, (run, name) in enumerate(groups):
+        hdu = fits.PrimaryHDU()
+        words = {"INSTRUME": "SPICASIM", "OBJECT": "D2", "EXPTIME": 90.0, "FILTER": name, "RUNID": run, "RA": 150.0}
+        hdu.header.update(
+            words | {"DEC": 2.0 + i, "AIRMASS": 1.1, "MJD-OBS": 61290.3, "DATE-OBS": "2026-09-06T07:12:00"}
+        )
+        sensor = fits.ImageHDU(np.full((20, 20), i, dtype=np.int16), name="CCD00")
+        sensor.header.update({"PIXSCALE": 0.3, "GAIN": 1.5})
+        fits.HDUList([hdu, sensor]).writeto(folder / f"e{i}.fits")
+    return folder
+
+
+def _bound(database: Any) -> dict[str, tuple[str | None, list[str] | None]]:
+    """Return node and group of each file by the jobs that assess them."""
+    with database.read() as session:
+        query = select(JobRow.request, NodeRow.name).outerjoin(NodeRow, NodeRow.id == JobRow.node_id)
+        rows = [(json.loads(r), node) for r, node in session.execute(query)]
+    return {i["file"]["name"]: (node, r["facts"].get("group")) for r, node in rows for i in r["inputs"]}
+
+
+def test_exposures_go_where_their_run_and_filter_go(database: Any, workspace: Any) -> None:
+    """One job holds one group; a file that is no FITS may go anywhere; what comes later follows its group."""
+    with database.begin() as session:
+        own, big = know_node(session, workspace.node), know_node(session, "big")
+        for node, free in ((own, 10**12), (big, 2 * 10**12)):
+            beat(session, node, Beat(2, 0, disk_free_bytes=free))
+        session.add(PlacementRow(run="26B", filter="", node_id=own))
+    folder = _exposures(workspace, ("26A", "r"), ("26B", "r"), ("26A", "r"), ("26A", "i"))
+    (folder / "words.fits").write_bytes(b"no FITS at all")
+    report = take_in(database, workspace, [folder], RECIPE)
+    assert len(report.jobs) == 4
+    found = _bound(database)
+    assert found == {
+        "e0.fits": ("big", ["26A", "r"]),
+        "e1.fits": (workspace.node, ["26B", "r"]),
+        "e2.fits": ("big", ["26A", "r"]),
+        "e3.fits": ("big", ["26A", "i"]),
+        "words.fits": (None, None),
+    }
+    with database.begin() as session:
+        beat(session, big, Beat(2, 0, disk_free_bytes=10**10))  # nearly full, but the group stays together
+        assert move_group(session, "26A", "i", own).jobs != ()
+    assert _bound(database)["e3.fits"][0] == workspace.node
+
+
+def test_with_one_node_no_job_is_bound(database: Any, workspace: Any) -> None:
+    with database.begin() as session:
+        beat(session, know_node(session, workspace.node), Beat(2, 0, disk_free_bytes=10**12))
+    folder = _exposures(workspace, ("26A", "r"), ("26B", "i"))
+    assert len(take_in(database, workspace, [folder], RECIPE).jobs) == 1  # one batch of both
+    assert set(_bound(database).values()) == {(None, None)}

@@ -422,7 +422,7 @@ def test_frames_and_masters_read_for_other_masters_are_scaled_alike(camera: Any,
 def test_processed_images_stay_as_they_are(camera: Any, step_bench: Any) -> None:
     ran = step_bench.run("assess", [("exposure", "file:1", camera.sky)])
     assert {p.role for p in ran.result.products} == {
-        "headers", "facts", "weight", "catalogue", "preview", "plot"}  # fmt: skip
+        "headers", "facts", "weight", "catalogue", "preview", "mosaic", "plot"}  # fmt: skip
 
 
 def test_fringes_are_measured_and_taken_out(camera: Any, step_bench: Any, tmp_path: Path) -> None:

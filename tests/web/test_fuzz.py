@@ -18,6 +18,7 @@ ORIGIN = "http://testserver"
 EXAMPLES = 14
 ENDLESS = frozenset({"/events"})
 """Routes whose answer has no end."""
+SENT = ("method", "url", "params", "json", "data", "files", "content")
 LEAVES = frozenset({"/logout"})
 """Routes that end the session that asks."""
 
@@ -42,7 +43,7 @@ def test_no_request_ends_in_a_fault_of_ours(
         def ask(case: schemathesis.Case) -> None:
             words = case.as_transport_kwargs(base_url=ORIGIN, headers=headers)
             words.pop("cookies", None)
-            sent = {k: v for k, v in words.items() if k in ("method", "url", "params", "json", "data", "files", "content")}
+            sent = {k: v for k, v in words.items() if k in SENT}
             sent["headers"] = {**{k: v for k, v in words["headers"].items() if k.lower() != "host"}, **headers}
             reply = visitor.request(**sent)
             seen[reply.status_code // 100] += 1

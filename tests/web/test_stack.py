@@ -111,7 +111,7 @@ def test_the_catalogue_is_narrowed_and_ordered(database: Database, survey: Any, 
         mags = list(session.scalars(select(SourceRow.mag_auto).where(SourceRow.image_id == survey.stack)))
     wanted = sorted((m for m in mags if m is not None and m <= 16.0), reverse=True)
     assert bright.count('<tr><td class="n"><a') == len(wanted) > 5
-    places = [bright.index(f"<td class=\"n\">{m:.3f}</td>") for m in wanted]
+    places = [bright.index(f'<td class="n">{m:.3f}</td>') for m in wanted]
     assert places == sorted(places)
     none = client.get(f"/stacks/{survey.stack}/catalogue?mag_min=99").text
     assert "No source is within these bounds" in none

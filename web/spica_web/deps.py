@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from spica.db.engine import Database
 from spica.db.person import Entered, Person, find_entry, note_use
+from spica.db.snapshot import Snapshot, SnapshotKeeper
 from spica.files.workspace import Workspace
 from spica.instruments.registry import Registry, load_instruments
 from spica.model.person import PersonRole
@@ -35,6 +36,7 @@ class Site:
     workspace: Workspace
     database: Database
     hub: EventHub
+    keeper: SnapshotKeeper
     looking: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(AT_ONCE))
 
     @contextlib.contextmanager
@@ -42,6 +44,10 @@ class Site:
         """Give a session that can only read, of one moment, whose statements end in time."""
         with self.database.read(READ_LIMIT_S) as session:
             yield session
+
+    def snapshot(self) -> Snapshot:
+        """Return all images, jobs and grades as columns, with the acts of this server in them; see `SnapshotKeeper`."""
+        return self.keeper.now()
 
     @property
     def cookie(self) -> str:

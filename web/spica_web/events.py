@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from spica.db.engine import Database
 from spica.model.errors import SpicaError, TransientError
@@ -20,15 +20,16 @@ BEAT_S = 15.0
 LIFE_S = 600.0
 RETRY_S = 2.0
 RESYNC = "resync"
-_PAYLOAD = re.compile(r"(job|image|node|plan):[0-9]{1,18}")
+_PAYLOAD = re.compile(r"(job|image|node|plan|rule|mark|claim):[0-9]{1,18}|resync")
 
 
 class EventHub:
     """Hears notifications in a thread and hands them to the queues of the pages that are open."""
 
-    def __init__(self, database: Database) -> None:
-        """Prepare; nothing listens yet."""
+    def __init__(self, database: Database, hears: Callable[[list[str]], None] | None = None) -> None:
+        """Prepare; nothing listens yet. `hears` is told every notification, in the thread that listens."""
         self._database = database
+        self._hears = hears
         self._queues: set[asyncio.Queue[str]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = threading.Event()
@@ -69,11 +70,18 @@ class EventHub:
 
     def _listen(self) -> None:
         with self._database.listen() as listener:
-            self._hand_over([RESYNC])
+            self._heard([RESYNC])
             while not self._over.is_set():
-                heard = [p for p in listener.wait(0.5) if _PAYLOAD.fullmatch(p)]
-                if heard:
-                    self._hand_over(heard)
+                told = listener.wait(0.5)
+                if told:
+                    self._heard(told)
+
+    def _heard(self, payloads: list[str]) -> None:
+        if self._hears is not None:
+            self._hears(payloads)
+        known = [p for p in payloads if _PAYLOAD.fullmatch(p)]
+        if known:
+            self._hand_over(known)
 
     def _hand_over(self, payloads: list[str]) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -10,14 +10,29 @@ from datetime import date
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement
 
+from spica.db.pages.listing import Place
 from spica.db.selection import COLUMNS, compile_rule
+from spica.db.snapshot import (
+    DAY_ZERO,
+    GRADES,
+    KINDS,
+    SOURCES,
+    STATES,
+    ImageColumns,
+    Snapshot,
+    judge_rows,
+    row_place,
+)
 from spica.db.tables.image import ImageRow, MeasureRow
 from spica.model.errors import RecipeError
 from spica.model.grade import Grade, GradeSource
-from spica.model.image import ImageState, normalise_object
-from spica.model.selection import RuleError, parse_rule
+from spica.model.image import ImageKind, ImageState, normalise_object
+from spica.model.selection import Lists, RuleError, parse_rule
+from spica.model.selection.evaluate import NO_LISTS
 
 Condition = ColumnElement[bool]
 E = TypeVar("E", bound=enum.Enum)
@@ -77,6 +92,49 @@ class ImageQuery:
         """Return `ascending`, `descending` or nothing for a heading."""
         return {column: "ascending", f"-{column}": "descending"}.get(self.sort, "")
 
+    def mask(
+        self, snapshot: Snapshot, aliases: dict[str, str] | None = None, *, lists: Lists = NO_LISTS
+    ) -> NDArray[np.bool_]:
+        """Return which images of a snapshot the list shows: exposures that meet all that narrows it.
+
+        Raises
+        ------
+        RuleError
+            The rule cannot be read.
+        RecipeError
+            The rule asks for a list that is not in `lists`.
+        """
+        images = snapshot.images
+        found: NDArray[np.bool_] = images.kind == KINDS.index(ImageKind.EXPOSURE)
+        if self.rule:
+            found &= judge_rows(snapshot, parse_rule(self.rule), lists=lists) == 1
+        if self.object:
+            found &= images.object == images.code("object", normalise_object(self.object, aliases))
+        if self.filter:
+            found &= images.filter == images.code("filter", self.filter)
+        night = _day(self.night)
+        if night is not None:
+            found &= images.night == (night - DAY_ZERO).days
+        state = choice(ImageState, self.state)
+        if state is not None:
+            found &= images.state == STATES.index(state)
+        self._narrow_grade(images, found)
+        return found
+
+    def _narrow_grade(self, images: ImageColumns, found: NDArray[np.bool_]) -> None:
+        source, grade = choice(GradeSource, self.grade), choice(Grade, self.grade)
+        if self.grade == UNGRADED:
+            found &= images.grade == 0
+        elif source is not None:
+            found &= images.grade_source == SOURCES.index(source) + 1
+        elif grade is not None:
+            found &= images.grade == GRADES.index(grade) + 1
+
+    def rows(self, snapshot: Snapshot, aliases: dict[str, str] | None = None) -> NDArray[np.int64]:
+        """Return the rows of a snapshot that the list shows, by ascending id; see `mask`."""
+        found: NDArray[np.int64] = np.flatnonzero(self.mask(snapshot, aliases))
+        return found
+
     def conditions(self, aliases: dict[str, str] | None = None) -> list[Condition]:
         """Return the conditions; RuleError where the rule cannot be read."""
         found: list[Condition] = [compile_rule(parse_rule(self.rule))] if self.rule else []
@@ -107,6 +165,26 @@ class ImageQuery:
             return []
         column = SORTS[name]
         return [column.desc().nulls_last() if down else column.asc().nulls_last()]
+
+
+def place_in(
+    snapshot: Snapshot, query: ImageQuery, image_id: int, aliases: dict[str, str] | None = None
+) -> Place | None:
+    """Return the neighbours of an image in a list, its position and the length of the list; None: not in it.
+
+    Raises
+    ------
+    RuleError
+        The rule cannot be read.
+    """
+    images = snapshot.images
+    (row,) = images.row_of([image_id]).tolist()
+    place = None if row < 0 else row_place(snapshot, query.rows(snapshot, aliases), query.sort, row)
+    if place is None:
+        return None
+    before = None if place.previous is None else int(images.id[place.previous])
+    after = None if place.next is None else int(images.id[place.next])
+    return Place(before, after, place.position, place.total)
 
 
 def read_query(words: Mapping[str, str]) -> ImageQuery:

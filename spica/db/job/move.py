@@ -148,12 +148,15 @@ def _follow(session: Session, job_id: int, target: JobState) -> None:
         return
     sources, state = FOLLOWING[target]
     made_by = select(JobRow.image_id).where(JobRow.id == job_id).scalar_subquery()
-    session.execute(
+    moved = session.scalars(
         update(ImageRow)
         .where(ImageRow.id == made_by, ImageRow.kind != ImageKind.EXPOSURE, ImageRow.state.in_(sources))
         .values(state=state)
+        .returning(ImageRow.id)
         .execution_options(synchronize_session=False)
     )
+    for image_id in moved.all():
+        notify(session, f"image:{image_id}")
 
 
 def refusal(job: Locked, arrow: Arrow) -> ConflictError:

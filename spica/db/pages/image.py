@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from spica.db.grade import grade_history
 from spica.db.tables.file import ContentRow, FileRow, LocationRow, NodeRow
 from spica.db.tables.image import DetectorRow, HeaderRow, ImageReasonRow, ImageRow
-from spica.db.tables.job import AttemptRow, JobRow, OutcomeRow, PlanRow, SelectionMemberRow
+from spica.db.tables.job import AttemptRow, JobRow, OutcomeRow
 from spica.db.tables.person import PersonRow
-from spica.db.tables.product import ProductRow, StackInputRow
+from spica.db.tables.product import ProductRow
 from spica.db.tables.quality import GradeReasonRow, GradeRow, QualityRow, SolutionImageRow
-from spica.model.image import ImageKind
 
 Condition = ColumnElement[bool]
 
@@ -122,61 +120,6 @@ def _products(session: Session, where: Condition) -> list[ProductEntry]:
         )
         for p, size, sha256, media, places in session.execute(query)
     ]
-
-
-@dataclass(frozen=True)
-class StackUse:
-    """One stack whose plan judged an exposure: taken or not, the clause and what became of it."""
-
-    plan_id: int
-    plan: str
-    chosen: bool
-    clause: str | None
-    value: str | None
-    stack_id: int | None
-    stack: str | None
-    stack_state: str | None
-    outcome: str | None
-    text: str | None
-    weight_fraction: float | None
-    flux_scale: float | None
-
-
-def read_uses(session: Session, image_id: int, limit: int = 100) -> list[StackUse]:
-    """Return the plans that judged an exposure, newest first: one statement."""
-    stack, entry, image = aliased(ImageRow), aliased(StackInputRow), aliased(ImageRow)
-    its_own = (PlanRow.filter == image.filter) & PlanRow.object_key.in_((image.object_key, ""))
-    query = (
-        select(
-            PlanRow.id,
-            PlanRow.label,
-            SelectionMemberRow.chosen,
-            SelectionMemberRow.clause,
-            SelectionMemberRow.value,
-            stack.id,
-            stack.name,
-            stack.state,
-            entry.outcome,
-            entry.text,
-            entry.weight_fraction,
-            entry.flux_scale,
-        )
-        .join(SelectionMemberRow, SelectionMemberRow.selection_id == PlanRow.selection_id)
-        .outerjoin(stack, (stack.plan_id == PlanRow.id) & (stack.kind != ImageKind.EXPOSURE))
-        .outerjoin(entry, (entry.stack_id == stack.id) & (entry.image_id == SelectionMemberRow.image_id))
-        .join(image, image.id == SelectionMemberRow.image_id)
-        .where(SelectionMemberRow.image_id == image_id, entry.stack_id.is_not(None) | its_own)
-        .order_by(PlanRow.id.desc())
-        .limit(limit)
-    )
-    return [
-        StackUse(p, label, chosen, clause, value, s, name, _word(state), _word(outcome), why, weight, scale)
-        for p, label, chosen, clause, value, s, name, state, outcome, why, weight, scale in session.execute(query)
-    ]
-
-
-def _word(value: enum.StrEnum | None) -> str | None:
-    return None if value is None else value.value
 
 
 @dataclass(frozen=True)

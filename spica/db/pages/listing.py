@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Float, Select, and_, cast, func, literal, select, union_all
 from sqlalchemy.orm import Session
 
+from spica.db.snapshot import KINDS, UNKNOWN_DAY, ImageColumns, Snapshot, Spread, spread
 from spica.db.tables.image import ImageRow, MeasureRow
 from spica.model.image import ImageKind
 
@@ -25,16 +28,85 @@ MEASURES = (
     "zero_point_mag",
     "skyprobe_mag",
 )
+FIELD_OF = {
+    "seeing_arcsec": "seeing",
+    "ellipticity": "ellipticity",
+    "background_adu": "background",
+    "noise_adu": "noise",
+    "limiting_mag": "limiting_mag",
+    "n_stars": "n_stars",
+    "zero_point_mag": "zero_point",
+    "skyprobe_mag": "skyprobe",
+}
+"""Column of the snapshot of each measure."""
 BINS = 32
+MAX_OBJECTS, MAX_NIGHTS = 500, 400
+MAX_SPAN_DAYS = 400_000
+MAX_PAIRS = 4_000_000
+EPOCH = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True)
 class Facets:
-    """What the lists can be narrowed to."""
+    """What the lists can be narrowed to; beside each word how many images have it, where that was counted."""
 
     objects: tuple[str, ...]
     filters: tuple[str, ...]
     nights: tuple[date, ...]
+    n_objects: tuple[int, ...] = ()
+    n_filters: tuple[int, ...] = ()
+    n_nights: tuple[int, ...] = ()
+
+
+def facets(snapshot: Snapshot) -> Facets:
+    """Return the objects, filters and newest nights of exposures, with counts, without looking at the database."""
+    images = snapshot.images
+    sources = (images.kind, images.object, images.object_name, images.filter, images.night)
+
+    def compute() -> Facets:
+        mask = images.kind == KINDS.index(ImageKind.EXPOSURE)
+        objects = _shown_objects(images, mask)[:MAX_OBJECTS]
+        filters = sorted(_counted(images.filter[mask], images.words["filter"]))
+        days = images.night[mask & (images.night != UNKNOWN_DAY)]
+        first = int(days.min()) if len(days) else 0
+        numbers = np.bincount(days - first) if len(days) and int(days.max()) - first < MAX_SPAN_DAYS else ()
+        nights = [(date.fromordinal(EPOCH + first + k), int(n)) for k, n in enumerate(numbers) if n][::-1][:MAX_NIGHTS]
+        return Facets(
+            tuple(word for word, _ in objects),
+            tuple(word for word, _ in filters),
+            tuple(night for night, _ in nights),
+            tuple(n for _, n in objects),
+            tuple(n for _, n in filters),
+            tuple(n for _, n in nights),
+        )
+
+    return snapshot.cache.get("facets", sources, compute)
+
+
+def _counted(codes: NDArray[np.int32], words: Sequence[str]) -> list[tuple[str, int]]:
+    counts = np.bincount(codes[codes >= 0], minlength=len(words))
+    return [(word, int(n)) for word, n in zip(words, counts, strict=True) if n]
+
+
+def _shown_objects(images: ImageColumns, mask: NDArray[np.bool_]) -> list[tuple[str, int]]:
+    """Return each object once, by its most frequent spelling, with the images of all spellings, in order."""
+    keys, shown = images.object[mask], images.object_name[mask]
+    known = (keys >= 0) & (shown >= 0)
+    width = len(images.words["object_name"]) or 1
+    pairs = keys[known].astype(np.int64) * width + shown[known]
+    if len(images.words["object"]) * width <= MAX_PAIRS:
+        counts = np.bincount(pairs)
+        found = np.flatnonzero(counts)
+        numbers = counts[found]
+    else:
+        found, numbers = np.unique(pairs, return_counts=True)
+    best: dict[int, tuple[int, str]] = {}
+    total: dict[int, int] = defaultdict(int)
+    for pair, n in zip(found.tolist(), numbers.tolist(), strict=True):
+        key, word = pair // width, images.words["object_name"][pair % width]
+        total[key] += n
+        best[key] = max(best.get(key, (0, "")), (n, word))
+    return sorted(((word, total[key]) for key, (_, word) in best.items()), key=lambda o: (o[0].casefold(), o[0]))
 
 
 def read_facets(session: Session) -> Facets:
@@ -133,6 +205,48 @@ class Distribution:
     n: int
     counts: tuple[int, ...]
     below: float | None
+
+
+def distributions(snapshot: Snapshot, image_id: int) -> dict[str, Distribution]:
+    """Return the spread of each measure over the images of the same kind and filter as an image.
+
+    A measure that fewer than three images know, or that has one value for all, is left out. Bins are counted once for
+    as long as the columns stay the same; `below` is counted for the image.
+    """
+    images = snapshot.images
+    (row,) = images.row_of([image_id]).tolist()
+    if row < 0:
+        return {}
+    kind, code = int(images.kind[row]), int(images.filter[row])
+    mask = _alike(snapshot, kind, code)
+    found = {}
+    for measure, field in FIELD_OF.items():
+        column = images.column(field)
+        part = _spread_of(snapshot, mask, (kind, code), field)
+        if part.n < 3 or not part.high > part.low:
+            continue
+        own, below = column[row], None
+        if not np.isnan(own):
+            below = int(np.count_nonzero((column < own) & mask)) / part.n
+        counts = (part.below, *part.counts, part.above)
+        found[measure] = Distribution(measure, part.low, part.high, part.n, counts, below)
+    return found
+
+
+def _alike(snapshot: Snapshot, kind: int, code: int) -> NDArray[np.bool_]:
+    kinds, filters = snapshot.images.kind, snapshot.images.filter
+
+    def compute() -> NDArray[np.bool_]:
+        mask: NDArray[np.bool_] = (kinds == kind) & (filters == code)
+        return mask
+
+    return snapshot.cache.get(("alike", kind, code), (kinds, filters), compute)
+
+
+def _spread_of(snapshot: Snapshot, mask: NDArray[np.bool_], alike: tuple[int, int], field: str) -> Spread:
+    images = snapshot.images
+    sources = (images.kind, images.filter, images.column(field))
+    return snapshot.cache.get(("spread", alike, field), sources, lambda: spread(snapshot, mask, field, BINS))
 
 
 def read_distributions(session: Session, image: ImageRow) -> dict[str, Distribution]:

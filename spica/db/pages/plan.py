@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,8 +34,18 @@ class PlanEntry:
     jobs: dict[str, int]
 
 
-def list_plans(session: Session, limit: int, offset: int = 0) -> tuple[list[PlanEntry], int]:
-    """Return plans, newest first, and how many there are: three statements."""
+def plan_ids(session: Session, limit: int | None = None, offset: int = 0) -> list[int]:
+    """Return the ids of plans, newest first: one statement."""
+    return list(session.scalars(select(PlanRow.id).order_by(PlanRow.id.desc()).limit(limit).offset(offset)))
+
+
+def count_plans(session: Session) -> int:
+    """Return how many plans there are: one statement."""
+    return session.scalar(select(func.count()).select_from(PlanRow)) or 0
+
+
+def list_plans(session: Session, ids: Sequence[int]) -> list[PlanEntry]:
+    """Return plans of ids, newest first: three statements."""
     stack = aliased(ImageRow)
     product = (
         select(func.min(stack.id))
@@ -43,28 +54,17 @@ def list_plans(session: Session, limit: int, offset: int = 0) -> tuple[list[Plan
         .scalar_subquery()
     )
     made = aliased(ImageRow)
-    members = (
-        select(
-            SelectionMemberRow.selection_id,
-            func.count().filter(SelectionMemberRow.chosen).label("chosen"),
-            func.count().filter(~SelectionMemberRow.chosen).label("left_out"),
-        )
-        .group_by(SelectionMemberRow.selection_id)
-        .subquery()
-    )
     query = (
-        select(PlanRow, PersonRow.name, made.id, made.name, made.state, members.c.chosen, members.c.left_out)
+        select(PlanRow, PersonRow.name, made.id, made.name, made.state)
         .outerjoin(PersonRow, PersonRow.id == PlanRow.person_id)
         .outerjoin(made, made.id == product)
-        .outerjoin(members, members.c.selection_id == PlanRow.selection_id)
+        .where(PlanRow.id.in_(ids))
         .order_by(PlanRow.id.desc())
-        .limit(limit)
-        .offset(offset)
     )
-    rows = [tuple(r) for r in session.execute(query)]
+    rows = session.execute(query).all()
+    counted = _count_members(session, [r[0].selection_id for r in rows if r[0].selection_id is not None])
     states = jobs_by_state(session, [r[0].id for r in rows])
-    total = session.scalar(select(func.count()).select_from(PlanRow)) or 0
-    entries = [
+    return [
         PlanEntry(
             p.id,
             p.label,
@@ -76,13 +76,22 @@ def list_plans(session: Session, limit: int, offset: int = 0) -> tuple[list[Plan
             stack_id,
             name,
             state.value if state else None,
-            chosen or 0,
-            left_out or 0,
+            *counted.get(p.selection_id or 0, (0, 0)),
             states.get(p.id, {}),
         )
-        for p, person, stack_id, name, state, chosen, left_out in rows
+        for p, person, stack_id, name, state in rows
     ]
-    return entries, total
+
+
+def _count_members(session: Session, selections: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Return how many candidates of each selection were chosen and left out."""
+    m = SelectionMemberRow
+    query = (
+        select(m.selection_id, func.count().filter(m.chosen), func.count().filter(~m.chosen))
+        .where(m.selection_id.in_(selections))
+        .group_by(m.selection_id)
+    )
+    return {selection: (chosen, left) for selection, chosen, left in session.execute(query)} if selections else {}
 
 
 def jobs_by_state(session: Session, plan_ids: list[int]) -> dict[int, dict[str, int]]:

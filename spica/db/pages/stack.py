@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
@@ -185,3 +186,16 @@ def read_stack_filters(session: Session, kind: ImageKind) -> tuple[str, ...]:
     """Return the filters that stacks or calibrated copies have: one statement."""
     query = select(ImageRow.filter).where(ImageRow.kind == kind, ImageRow.filter.is_not(None)).distinct()
     return tuple(sorted(f for f in session.scalars(query) if f is not None))
+
+
+def stack_ids(
+    session: Session, kind: ImageKind, where: Sequence[ColumnElement[bool]], order: Sequence[Any]
+) -> list[int]:
+    """Return the ids of the stacks or calibrated copies that meet some conditions, in an order: one statement."""
+    query = (
+        select(ImageRow.id)
+        .join(StackRow, StackRow.image_id == ImageRow.id)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .where(ImageRow.kind == kind, *where)
+    )
+    return list(session.scalars(query.order_by(*order, ImageRow.id)))

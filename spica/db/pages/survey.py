@@ -1,34 +1,46 @@
-"""The survey at a glance: the flow of exposures, fields, what failed, and what lies on the sky."""
+"""The survey at a glance: the flow of exposures, what is late, what failed, and what lies on the sky.
+
+Counts come from the snapshot; the statements here use indexes and have limits, so that none walks a whole table.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, Text, case, cast, exists, func, select
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import BigInteger, Text, exists, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
+from spica.db.pages.tally import EXPOSURE, REJECTED, STACK, code_of_day, day_of, is_exposure, word_of
+from spica.db.snapshot.columns import STATES, UNKNOWN_DAY, ImageColumns, JobColumns
 from spica.db.tables.file import FileRow
 from spica.db.tables.image import DetectorRow, ImageRow, MeasureRow
 from spica.db.tables.job import JobRow
-from spica.db.tables.product import StackInputRow
-from spica.model.grade import Grade, GradeSource
+from spica.model.grade import Grade
 from spica.model.image import FileKind, FrameType, ImageKind, ImageState
-from spica.model.job import JobState, Outcome
+from spica.model.job import JobState
 
-TAKEN = (Outcome.USED, Outcome.USED_WITH_WARNING)
 MAX_SHAPES = 600
 MAX_CORNERS_ROWS = 12_000
+MAX_FAILED = 2000
+"""Newest failed jobs that are grouped by cause."""
+HUMAN = 2
 
 Polygon = tuple[tuple[float, float], ...]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class FlowCounts:
-    """How many exposures have come how far; `waiting` are files that were not verified yet."""
+    """How many exposures have come how far.
+
+    `disagree`: a person's grade counts and the machine's differs. `split`: people's grades differ.
+    """
 
     arrived: int
     rejected: int
@@ -37,6 +49,7 @@ class FlowCounts:
     graded: int
     by_hand: int
     disagree: int
+    split: int
     stacked: int
 
 
@@ -47,27 +60,12 @@ class Flow:
     total: FlowCounts
     tonight: FlowCounts
     night: date | None
-    waiting: int
     stacks: dict[str, int]
 
     @property
     def made(self) -> int:
         """Stacks whose pixels exist."""
         return self.stacks.get("made", 0) + self.stacks.get("delivered", 0)
-
-
-@dataclass(frozen=True)
-class FieldEntry:
-    """Exposures of one object in one filter: how many, how long, how good. Unknown is None."""
-
-    object: str | None
-    filter: str | None
-    n: int
-    exptime_s: float | None
-    seeing_arcsec: float | None
-    limiting_mag: float | None
-    grades: tuple[int, int, int, int, int]
-    stacks: int
 
 
 @dataclass(frozen=True)
@@ -97,118 +95,110 @@ class SkyShape:
     polygons: tuple[Polygon, ...]
 
 
-def read_flow(session: Session) -> Flow:
-    """Return the counts of the flow: three statements."""
-    newest = select(func.max(ImageRow.night)).where(ImageRow.kind == ImageKind.EXPOSURE).scalar_subquery()
-    tonight = ImageRow.night == newest
-    whole = [c.label(f"t{i}") for i, c in enumerate(_counts(ImageRow.id.is_not(None)))]
-    night = [c.label(f"n{i}") for i, c in enumerate(_counts(tonight))]
-    query = (
-        select(newest, *whole, *night)
-        .select_from(ImageRow)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == ImageKind.EXPOSURE)
+def read_flow(images: ImageColumns) -> Flow:
+    """Return the counts of the flow."""
+    whole = images.kind == EXPOSURE
+    nights = images.night[whole]
+    nights = nights[nights != UNKNOWN_DAY]
+    newest = int(nights.max()) if len(nights) else UNKNOWN_DAY
+    tonight = whole & (images.night == newest) if len(nights) else np.zeros(len(images), dtype=np.bool_)
+    states = np.bincount(images.state[images.kind == STACK], minlength=len(STATES))
+    stacks = {state.value: int(n) for state, n in zip(STATES, states, strict=True) if n}
+    return Flow(_counts(images, whole), _counts(images, tonight), day_of(newest), stacks)
+
+
+def _counts(images: ImageColumns, among: Mask) -> FlowCounts:
+    """Return the counts of some exposures."""
+    rows = np.flatnonzero(among)
+    rejected = images.state[rows] == REJECTED
+    grade, machine = images.grade[rows], images.machine[rows]
+    by_hand = ~rejected & (images.grade_source[rows] == HUMAN)
+    flags = (
+        rejected,
+        ~rejected,
+        images.usable[rows],
+        ~rejected & (grade > 0),
+        by_hand,
+        by_hand & (machine > 0) & (machine != grade),
+        ~rejected & images.split[rows],
+        images.stacked[rows] > 0,
     )
-    row = tuple(session.execute(query).one())
+    return FlowCounts(len(rows), *(int(np.count_nonzero(f)) for f in flags))
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Files of exposures that are not verified yet, and since how many seconds the first of them waits."""
+
+    n: int
+    oldest_s: float | None
+
+
+def read_waiting(session: Session) -> Waiting:
+    """Return the files that wait to be verified: one statement, which compares all files with all images.
+
+    Dear on a large survey: keep its answer.
+    """
     image = exists().where(ImageRow.file_id == FileRow.id)
-    waiting = select(func.count()).select_from(FileRow).where(FileRow.kind == FileKind.EXPOSURE, ~image)
-    states = session.execute(
-        select(ImageRow.state, func.count()).where(ImageRow.kind == ImageKind.STACK).group_by(ImageRow.state)
-    )
-    n = session.scalar(waiting) or 0
-    stacks = {state.value: count for state, count in states}
-    size = len(whole)
-    return Flow(FlowCounts(*row[1 : 1 + size]), FlowCounts(*row[1 + size :]), row[0], n, stacks)
+    age = func.extract("epoch", func.now() - func.min(FileRow.created_at))
+    query = select(func.count(), age).where(FileRow.kind == FileKind.EXPOSURE, ~image)
+    n, oldest = session.execute(query).one()
+    return Waiting(n, None if oldest is None else float(oldest))
 
 
-def _counts(among: ColumnElement[bool]) -> list[ColumnElement[int]]:
-    """Return the aggregates of `FlowCounts` over the images of a condition."""
-    rejected = ImageRow.state == ImageState.REJECTED
-    by_hand = MeasureRow.grade_source == GradeSource.HUMAN
-    used = exists().where(StackInputRow.image_id == ImageRow.id, StackInputRow.outcome.in_(TAKEN))
-    conditions = (
-        among,
-        among & rejected,
-        among & ~rejected,
-        among & ~rejected & ImageRow.quality_id.is_not(None),
-        among & ~rejected & ImageRow.grade_id.is_not(None),
-        among & ~rejected & by_hand,
-        among & ~rejected & by_hand & _machine_differs(),
-        among & used,
-    )
-    return [func.count().filter(c) for c in conditions]
+@dataclass(frozen=True)
+class Short:
+    """An object and filter of which a night brought fewer exposures than its other nights do (their median)."""
+
+    object: str
+    filter: str | None
+    n: int
+    usual: int
 
 
-def _machine_differs() -> ColumnElement[bool]:
-    from spica.db.tables.quality import GradeRow  # noqa: PLC0415  only here
+def short_fields(images: ImageColumns, night: date, least: int = 3) -> list[Short]:
+    """Return objects and filters of a night with less than half of their usual exposures, most missing first.
 
-    newest = (
-        select(GradeRow.grade)
-        .where(GradeRow.image_id == ImageRow.id, GradeRow.source == GradeSource.MACHINE)
-        .order_by(GradeRow.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    differs: ColumnElement[bool] = newest != MeasureRow.grade
-    return differs
-
-
-def read_fields(session: Session, limit: int = 40) -> list[FieldEntry]:
-    """Return objects and filters with most exposures first: one statement."""
-    graded = [func.count().filter(MeasureRow.grade == g) for g in Grade]
-    ungraded = func.count().filter(MeasureRow.grade.is_(None))
-    n = func.count()
-    stack = ImageRow.__table__.alias("stack")
-    stacks = (
-        select(func.count())
-        .select_from(stack)
-        .where(
-            stack.c.kind == ImageKind.STACK,
-            stack.c.state.in_((ImageState.MADE, ImageState.DELIVERED)),
-            stack.c.object_key.is_not_distinct_from(ImageRow.object_key),
-            stack.c.filter.is_not_distinct_from(ImageRow.filter),
-        )
-        .scalar_subquery()
-    )
-    query = (
-        select(
-            func.min(ImageRow.object),
-            ImageRow.filter,
-            n,
-            func.sum(ImageRow.exptime_s),
-            func.percentile_cont(0.5).within_group(MeasureRow.seeing_arcsec),
-            func.percentile_cont(0.5).within_group(MeasureRow.limiting_mag),
-            *graded,
-            ungraded,
-            stacks,
-        )
-        .select_from(ImageRow)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(
-            ImageRow.kind == ImageKind.EXPOSURE,
-            ImageRow.frame_type == FrameType.SCIENCE,
-            ImageRow.state != ImageState.REJECTED,
-        )
-        .group_by(ImageRow.object_key, ImageRow.filter)
-        .order_by(n.desc(), ImageRow.object_key, ImageRow.filter)
-        .limit(limit)
-    )
-    rows = [tuple(r) for r in session.execute(query)]
-    return [FieldEntry(r[0], r[1], r[2], r[3], r[4], r[5], (r[6], r[7], r[8], r[9], r[10]), r[11]) for r in rows]
+    Usual is the median over the other nights on which they were observed, of which there must be `least`.
+    """
+    code = code_of_day(night)
+    mask = is_exposure(images) & (images.object >= 0) & (images.night != UNKNOWN_DAY)
+    tonight = np.unique(np.column_stack([images.object, images.filter])[mask & (images.night == code)], axis=0)
+    mask &= np.isin(images.object, tonight[:, 0]) if len(tonight) else False
+    rows = np.flatnonzero(mask)
+    found = []
+    for object_code, filter_code in tonight.tolist():
+        own = rows[(images.object[rows] == object_code) & (images.filter[rows] == filter_code)]
+        days, counts = np.unique(images.night[own], return_counts=True)
+        others, n = counts[days != code], int(counts[days == code].sum())
+        usual = int(np.median(others)) if len(others) >= least else 0
+        if n * 2 < usual:
+            name = word_of(images.words["object_name"], int(images.object_name[own[-1]]))
+            found.append(Short(name or "", word_of(images.words["filter"], filter_code), n, usual))
+    return sorted(found, key=lambda f: f.n - f.usual)
 
 
 def read_errors(session: Session, limit: int = 20) -> list[ErrorGroup]:
-    """Return failed jobs grouped by cause, the most frequent first; numbers in the text do not part groups."""
-    plain = func.regexp_replace(func.coalesce(JobRow.error_text, ""), r"[0-9]+(\.[0-9]+)?", "#", "g")
+    """Return failed jobs grouped by cause, the most frequent first; numbers in the text do not part groups.
+
+    Of the newest 2000 failed jobs, by the index of states.
+    """
+    failed = (
+        select(JobRow.id, JobRow.kind, JobRow.error_kind, JobRow.error_text)
+        .where(JobRow.state == JobState.FAILED)
+        .order_by(JobRow.id.desc())
+        .limit(MAX_FAILED)
+        .subquery()
+    ).c
+    plain = func.regexp_replace(func.coalesce(failed.error_text, ""), r"[0-9]+(\.[0-9]+)?", "#", "g")
     cause = func.left(plain, 300)
-    ids = func.array_agg(aggregate_order_by(JobRow.id, JobRow.id.desc()), type_=ARRAY(BigInteger))
-    texts = func.array_agg(aggregate_order_by(JobRow.error_text, JobRow.id.desc()), type_=ARRAY(Text))
+    ids = func.array_agg(aggregate_order_by(failed.id, failed.id.desc()), type_=ARRAY(BigInteger))
+    texts = func.array_agg(aggregate_order_by(failed.error_text, failed.id.desc()), type_=ARRAY(Text))
     n = func.count()
     query = (
-        select(JobRow.error_kind, texts[1], n, ids[1:50], JobRow.kind)
-        .where(JobRow.state == JobState.FAILED)
-        .group_by(JobRow.error_kind, JobRow.kind, cause)
-        .order_by(n.desc(), func.max(JobRow.id).desc())
+        select(failed.error_kind, texts[1], n, ids[1:50], failed.kind)
+        .group_by(failed.error_kind, failed.kind, cause)
+        .order_by(n.desc(), func.max(failed.id).desc())
         .limit(limit)
     )
     return [
@@ -261,6 +251,20 @@ def _polygons(session: Session, ids: list[int]) -> dict[int, tuple[Polygon, ...]
     return {i: tuple(p) for i, p in found.items()}
 
 
+def read_shapes(session: Session, ids: Sequence[int]) -> list[SkyShape]:
+    """Return images by id as the sky map draws them, with the polygons of their detectors: two statements."""
+    wanted = [int(i) for i in ids][:MAX_SHAPES]
+    query = (
+        select(ImageRow, MeasureRow.grade)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .where(ImageRow.id.in_(wanted), ImageRow.ra_deg.is_not(None), ImageRow.dec_deg.is_not(None))
+    )
+    rows = [(i, g) for i, g in session.execute(query)] if wanted else []
+    polygons = _polygons(session, [i.id for i, _ in rows])
+    shapes = [_shape(i, g, polygons.get(i.id, ())) for i, g in rows]
+    return sorted(shapes, key=lambda s: (s.kind == "stack", s.id))
+
+
 @dataclass(frozen=True)
 class JobCounts:
     """Jobs by state, and how long the oldest ready one has waited, s."""
@@ -269,23 +273,10 @@ class JobCounts:
     oldest_ready_s: float | None
 
 
-def count_jobs(session: Session) -> JobCounts:
-    """Return jobs by state: one statement."""
-    age = func.extract("epoch", func.now() - func.min(JobRow.created_at))
-    ready = case((JobRow.state == JobState.READY, cast(age, Integer)), else_=None)
-    rows: list[Any] = list(session.execute(select(JobRow.state, func.count(), ready).group_by(JobRow.state)))
-    oldest = next((float(a) for s, _, a in rows if s is JobState.READY and a is not None), None)
-    return JobCounts({s.value: n for s, n, _ in rows}, oldest)
-
-
-def search(session: Session, words: str, limit: int = 12) -> list[tuple[int, str, str]]:
-    """Return (id, name, kind) of images whose name or object begins with some words, exact names first."""
-    pattern = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    like = ImageRow.name.ilike(pattern, escape="\\") | ImageRow.object.ilike(pattern, escape="\\")
-    query = (
-        select(ImageRow.id, ImageRow.name, cast(ImageRow.kind, Text))
-        .where(like)
-        .order_by(ImageRow.name != words, ImageRow.name)
-        .limit(limit)
-    )
-    return [(i, n, k) for i, n, k in session.execute(query)]
+def count_jobs(session: Session, jobs: JobColumns) -> JobCounts:
+    """Return jobs by state, of the snapshot, and the wait of the ready job of lowest number: one statement."""
+    age = func.extract("epoch", func.now() - JobRow.created_at)
+    query = select(age).where(JobRow.state == JobState.READY).order_by(JobRow.id).limit(1)
+    oldest = session.scalar(query)
+    states = {state.value: n for state, n in jobs.counts().items() if n}
+    return JobCounts(states, None if oldest is None else float(oldest))

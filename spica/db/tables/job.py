@@ -115,6 +115,7 @@ class JobRow(Base):
     __table_args__ = (
         Index("ix_job_claim", text("priority DESC"), "id", postgresql_where=text("state = 'READY'")),
         Index("ix_job_state", "state", "id"),
+        Index("ix_job_ended", "ended_at"),
         CheckConstraint("tries >= 1", "tries_positive"),
     )
     id: Mapped[int] = key()

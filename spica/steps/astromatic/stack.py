@@ -35,13 +35,14 @@ from spica.model.product import Role
 from spica.steps import stack as native
 from spica.steps.astromatic.carry import Plane, add_report, hand_over, take_over, time_limit_s
 from spica.steps.base import Step, StepContext, recipe_of
+from spica.steps.member import find_members, read_solution
 
 
 def prepare(context: StepContext) -> None:
     """Choose members and frame, measure the noise of every detector, and write clean planes, weights and headers."""
     find_tool(SWARP)
-    solution = native.read_solution(context)
-    members = native.find_members(context, solution)
+    solution = read_solution(context)
+    members = find_members(context, solution)
     frame = native.choose_grid(context, members)
     folder = context.work("")
     carried: list[Plane] = []
@@ -95,8 +96,8 @@ def tool_lines(request: Request) -> tuple[str, ...]:
 
 def finish(context: StepContext) -> None:
     """Judge what SWarp made, share out its weight, and write stack, weight, preview and record as our own step does."""
-    solution = native.read_solution(context)
-    members = native.find_members(context, solution)
+    solution = read_solution(context)
+    members = find_members(context, solution)
     frame = native.choose_grid(context, members)
     planes = take_over(context)
     folder = context.work("")

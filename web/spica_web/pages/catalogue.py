@@ -29,6 +29,8 @@ from spica_web.draw.catalogue import draw_counts, draw_size_plane
 from spica_web.errors import MissingError
 from spica_web.query import Paging, read_page
 from spica_web.render import Page, render
+from spica_web.tables import table_response, wanted_form
+from spica_web.tables_of import SOURCES, source_rows
 
 router = APIRouter()
 ROWS = 200
@@ -121,12 +123,14 @@ def read_source_query(words: Mapping[str, str]) -> SourceQuery:
 def catalogue_page(request: Request, person: Visitor, image_id: int) -> Response:
     """Show the sources of a stack."""
     query, page = read_source_query(request.query_params), read_page(request.query_params)
-    bounds = query.bounds()
-    with site_of(request).read() as session:
+    bounds, site, form = query.bounds(), site_of(request), wanted_form(request)
+    with site.read() as session:
         found = read_stack_row(session, image_id) if 0 < image_id < 2**62 else None
         if found is None:
             raise MissingError(f"there is no stack {image_id}; see the list of stacks")
         n, total = count_matching(session, image_id, bounds)
+        if form is not None:
+            return table_response(request, SOURCES, form, source_rows(site, image_id, bounds.conditions()), n)
         rows = list_sources(session, image_id, bounds, query.sort, ROWS, (page - 1) * ROWS)
         first = page == 1
         counts = draw_counts(count_magnitudes(session, image_id)) if first else None

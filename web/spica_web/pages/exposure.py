@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 
 from spica.db.overview import list_images
-from spica.db.pages.listing import Facets, count_images, read_facets
+from spica.db.pages.listing import Facets, facets
+from spica.db.snapshot import KINDS, Snapshot, ordered
+from spica.db.tables.image import ImageRow
 from spica.model.errors import RecipeError
 from spica.model.image import ImageKind, ImageState
 from spica.model.overview import ImageEntry
 from spica.model.selection import FIELDS, Field
-from spica_web.deps import Visitor, site_of
+from spica_web.deps import Site, Visitor, site_of
 from spica_web.query import PAGE_SIZE, ImageQuery, Paging, RuleFault, fault_of, read_query
 from spica_web.render import Page, render
+from spica_web.tables import check_length, table_response, wanted_form
+from spica_web.tables_of import EXPOSURES, exposure_rows
 
 router = APIRouter()
 
@@ -56,7 +61,7 @@ STATES = (ImageState.REGISTERED, ImageState.ASSESSED, ImageState.CALIBRATED, Ima
 
 @dataclass(frozen=True)
 class ExposuresPage(Page):
-    """The list, what narrows it, and where it stands."""
+    """The list, what narrows it, and where it stands; `age_s` is how long ago it was counted."""
 
     template: ClassVar[str] = "exposures.html"
     title: str
@@ -68,27 +73,58 @@ class ExposuresPage(Page):
     rows: list[ImageEntry]
     paging: Paging
     all: int
+    age_s: float
     fault: RuleFault | None
     fields: tuple[Field, ...]
 
 
 @router.get("/exposures", response_class=HTMLResponse)
-def exposures_page(request: Request, person: Visitor) -> HTMLResponse:
+def exposures_page(request: Request, person: Visitor) -> Response:
     """Show exposures; a rule that cannot be read is marked under the word and the list stays empty."""
-    site, query, fault = site_of(request), read_query(request.query_params), None
-    rows: list[ImageEntry] = []
+    site, query, fault, form = site_of(request), read_query(request.query_params), None, wanted_form(request)
+    snapshot = site.snapshot()
+    found = np.empty(0, dtype=np.int64)
     try:
-        where = query.conditions(site.workspace.object_aliases)
+        found = query.rows(snapshot, site.workspace.object_aliases)
     except RecipeError as trouble:
-        where, fault = [], fault_of(query.rule, trouble)
-    with site.read() as session:
-        facets = read_facets(session)
-        n, total = count_images(session, where, ImageKind.EXPOSURE)
-        paging = Paging(query.page, PAGE_SIZE, 0 if fault else n)
-        if fault is None:
-            skip = (query.page - 1) * PAGE_SIZE
-            rows = list_images(session, site.workspace, where, order=query.order(), limit=PAGE_SIZE, offset=skip)
-    states = tuple(s.value for s in STATES)
-    fields = tuple(FIELDS.values())
-    page = ExposuresPage("Exposures", "exposures", query, facets, states, COLUMNS, rows, paging, total, fault, fields)
+        if form is not None:
+            raise
+        fault = fault_of(query.rule, trouble)
+    if form is not None:
+        check_length(len(found))
+        ids = snapshot.images.id[ordered(snapshot, found, query.sort, 0, len(found))].tolist()
+        return table_response(request, EXPOSURES, form, exposure_rows(site, person, ids), len(ids))
+    shown = ordered(snapshot, found, query.sort, (query.page - 1) * PAGE_SIZE, PAGE_SIZE)
+    page = ExposuresPage(
+        title="Exposures",
+        nav="exposures",
+        query=query,
+        facets=facets(snapshot),
+        states=tuple(s.value for s in STATES),
+        columns=COLUMNS,
+        rows=_entries(site, snapshot.images.id[shown].tolist()),
+        paging=Paging(query.page, PAGE_SIZE, len(found)),
+        all=_all(snapshot),
+        age_s=snapshot.age_s,
+        fault=fault,
+        fields=tuple(FIELDS.values()),
+    )
     return render(request, page)
+
+
+def _entries(site: Site, ids: list[int]) -> list[ImageEntry]:
+    """Return images as the tables hold them now, in the order of their ids given."""
+    if not ids:
+        return []
+    with site.read() as session:
+        entries = {e.id: e for e in list_images(session, site.workspace, [ImageRow.id.in_(ids)])}
+    return [entries[i] for i in ids if i in entries]
+
+
+def _all(snapshot: Snapshot) -> int:
+    kind = snapshot.images.kind
+
+    def compute() -> int:
+        return int(np.count_nonzero(kind == KINDS.index(ImageKind.EXPOSURE)))
+
+    return snapshot.cache.get("n exposures", (kind,), compute)

@@ -7,17 +7,18 @@ from typing import Annotated, ClassVar
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from spica.db.calibration import Master, masters_of
 from spica.db.grade import add_grade, withdraw_grade
+from spica.db.mark import MarkEntry, marks_of
 from spica.db.pages.image import (
     DetectorEntry,
     FileEntry,
     GradeEntry,
     OutcomeEntry,
     ProductEntry,
-    StackUse,
     image_outcomes,
     read_detectors,
     read_file_entry,
@@ -26,26 +27,50 @@ from spica.db.pages.image import (
     read_products,
     read_reasons,
     read_solved,
-    read_uses,
 )
-from spica.db.pages.listing import Place, find_place, read_distributions
+from spica.db.pages.listing import Place, distributions
 from spica.db.person import Person, audit
+from spica.db.snapshot import Snapshot
 from spica.db.tables.calibration import CalibrationUseRow
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
 from spica.db.tables.quality import GradeRow, SolutionImageRow
+from spica.db.tag import TagEntry, known_tags, tags_of
 from spica.files.header import Card, unpack_headers
-from spica.model.errors import ConflictError, RecipeError
+from spica.model.errors import ConflictError, RecipeError, TransientError
 from spica.model.grade import COMMENTS, Grade, GradeSource
 from spica.model.image import ImageKind
+from spica.model.person import PersonRole
+from spica.scheduling.why import Why, why_image
 from spica_web.deps import Grader, Site, Viewer, Visitor, site_of
 from spica_web.errors import MissingError
 from spica_web.pages.measures import MeasureLine, grade_limits, measure_lines
 from spica_web.public import is_guest, shown_grades
-from spica_web.query import ImageQuery, read_query
+from spica_web.query import ImageQuery, place_in, read_query
 from spica_web.render import Page, render
 
 router = APIRouter()
 PICTURES = ("image/png", "image/jpeg")
+MAX_STACKS = 60
+
+
+@dataclass(frozen=True)
+class TagsPanel:
+    """The tags of an image, and words to offer."""
+
+    image_id: int
+    tags: list[TagEntry]
+    known: list[TagEntry]
+
+
+@dataclass(frozen=True)
+class MarksPanel:
+    """The marks of an image, and who looks: `may_any` takes back others' too; `drawable`: there is a picture."""
+
+    image_id: int
+    marks: list[MarkEntry]
+    person_id: int
+    may_any: bool
+    drawable: bool
 
 
 @dataclass(frozen=True)
@@ -60,6 +85,7 @@ class ImagePage(Page):
     lines: list[MeasureLine]
     reasons: list[ImageReasonRow]
     preview: ProductEntry | None
+    mosaic: ProductEntry | None
     plots: list[ProductEntry]
     products: list[ProductEntry]
     detectors: list[DetectorEntry]
@@ -68,7 +94,11 @@ class ImagePage(Page):
     standing: GradeRow | None
     own_grade: int | None
     comments: tuple[str, ...]
-    uses: list[StackUse]
+    marks: MarksPanel
+    tags: TagsPanel
+    why: list[Why]
+    asked: str
+    answers: list[Why]
     outcomes: list[OutcomeEntry]
     file: FileEntry | None
     solved: SolutionImageRow | None
@@ -86,7 +116,8 @@ def image_page(request: Request, person: Visitor, image_id: int) -> Response:
         image, measure = need_image(session, image_id)
         if image.kind is not ImageKind.EXPOSURE:
             return RedirectResponse(f"/stacks/{image_id}", status_code=303)
-        page = _read_page(session, site, person, image, measure, query, request.query_params.get("graded"))
+        words = request.query_params
+        page = _read_page(session, site, person, image, measure, query, words.get("graded"), words.get("why", ""))
     return render(request, page)
 
 
@@ -98,7 +129,9 @@ def _read_page(
     measure: MeasureRow | None,
     query: ImageQuery,
     graded: str | None,
+    asked: str,
 ) -> ImagePage:
+    snapshot = columns_of(site)
     limits = grade_limits(site.instruments, image.instrument, image.filter)
     products = read_products(session, image.id)
     grades = shown_grades(person, read_grades(session, image.id))
@@ -107,9 +140,10 @@ def _read_page(
         nav="exposures",
         image=image,
         measure=measure,
-        lines=measure_lines(measure, read_distributions(session, image), limits),
+        lines=measure_lines(measure, {} if snapshot is None else distributions(snapshot, image.id), limits),
         reasons=read_reasons(session, image.id),
         preview=preview_of(products),
+        mosaic=mosaic_of(products),
         plots=plots_of(products),
         products=products,
         detectors=read_detectors(session, image),
@@ -118,12 +152,16 @@ def _read_page(
         standing=standing_grade(grades, image),
         own_grade=own_grade(grades, person),
         comments=COMMENTS,
-        uses=read_uses(session, image.id),
+        marks=read_marks(session, image, person, drawable=preview_of(products) is not None),
+        tags=read_tags(session, image.id, person),
+        why=why_image(session, image.id, limit=MAX_STACKS),
+        asked=asked.strip()[:200],
+        answers=_answers(session, image, asked.strip()[:200]),
         outcomes=image_outcomes(session, image.id),
         file=None if is_guest(person) else read_file_entry(session, image.file_id),
         solved=read_solved(session, image),
         masters=masters_of(session, image.id),
-        place=place_of(session, image.id, query, site.workspace.object_aliases),
+        place=place_of(site, snapshot, image.id, query),
         query=query,
         graded=_graded(session, graded),
     )
@@ -140,6 +178,33 @@ def need_image(session: Session, image_id: int) -> tuple[ImageRow, MeasureRow | 
 def preview_of(products: list[ProductEntry]) -> ProductEntry | None:
     """Return the newest picture of the whole image."""
     return next((p for p in products if p.role == "preview" and p.media_type in PICTURES), None)
+
+
+def mosaic_of(products: list[ProductEntry]) -> ProductEntry | None:
+    """Return the newest mosaic that the viewer can stretch."""
+    return next((p for p in products if p.role == "mosaic" and p.media_type == "image/jpeg"), None)
+
+
+def read_marks(session: Session, image: ImageRow, person: Person, *, drawable: bool) -> MarksPanel:
+    """Return the marks of an image as a person sees them; visitors without a name see none."""
+    marks = [] if is_guest(person) else marks_of(session, image.id)
+    return MarksPanel(image.id, marks, person.id, person.role.may(PersonRole.OPERATOR), drawable)
+
+
+def read_tags(session: Session, image_id: int, person: Person) -> TagsPanel:
+    """Return the tags of an image, and the words that are offered to those who may tag."""
+    offered = known_tags(session) if person.role.may(PersonRole.GRADER) else []
+    return TagsPanel(image_id, tags_of(session, image_id), offered)
+
+
+def _answers(session: Session, image: ImageRow, asked: str) -> list[Why]:
+    """Return why an image is, or is not, in the stack that is asked for by name or number; empty where none is so."""
+    if not asked:
+        return []
+    number = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 19 else 0
+    same = (ImageRow.name == asked) | (ImageRow.id == number)
+    found = session.scalar(select(ImageRow.id).where(same, ImageRow.kind != ImageKind.EXPOSURE).limit(1))
+    return [] if found is None else why_image(session, image.id, found)
 
 
 def plots_of(products: list[ProductEntry]) -> list[ProductEntry]:
@@ -166,13 +231,22 @@ def own_grade(grades: list[GradeEntry], person: Person) -> int | None:
     return next(mine, None)
 
 
-def place_of(session: Session, image_id: int, query: ImageQuery, aliases: dict[str, str]) -> Place | None:
-    """Return where an exposure stands in the list it was opened from; None where the rule cannot be read."""
+def columns_of(site: Site) -> Snapshot | None:
+    """Return all images as columns; None while they are first read, so that a page comes without them."""
     try:
-        where = query.conditions(aliases)
+        return site.snapshot()
+    except TransientError:
+        return None
+
+
+def place_of(site: Site, snapshot: Snapshot | None, image_id: int, query: ImageQuery) -> Place | None:
+    """Return where an exposure stands in the list it was opened from; None where that is not known."""
+    if snapshot is None:
+        return None
+    try:
+        return place_in(snapshot, query, image_id, site.workspace.object_aliases)
     except RecipeError:
         return None
-    return find_place(session, image_id, where, query.order(), ImageKind.EXPOSURE)
 
 
 def _graded(session: Session, word: str | None) -> tuple[int, str] | None:
@@ -197,11 +271,9 @@ def grade_image(
 ) -> Response:
     """Give a grade and move on to the next of the list."""
     site, query = site_of(request), read_query(request.query_params)
+    place = None if stay else place_of(site, columns_of(site), image_id, query)
     with site.database.begin() as session:
         image, _ = need_image(session, image_id)
-        place = None
-        if image.kind is ImageKind.EXPOSURE and not stay:
-            place = place_of(session, image_id, query, site.workspace.object_aliases)
         said = comment.strip().replace("\0", "") or None
         add_grade(session, image_id, GradeSource.HUMAN, grade, person_id=person.id, comment=said)
         audit(session, person.id, "grade", f"image:{image_id}", f"{grade.value} {said or ''}".strip())

@@ -1,36 +1,44 @@
-"""The rule room: a rule as text, what it takes, and why it leaves out the rest."""
+"""The rule room: a rule as text, what it takes, why it leaves out the rest, what would come of it."""
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from sqlalchemy import ColumnElement, and_, func, not_
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
 from spica.db.overview import list_images
-from spica.db.pages.listing import Facets, count_images, first_ids, read_facets, sum_exptime
-from spica.db.selection import Judged, compile_rule, judge
+from spica.db.person import Person
+from spica.db.rule import RuleEntry, RuleVersion, list_rules, read_version
+from spica.db.selection import compile_rule, judge
+from spica.db.snapshot import FailedClause, Snapshot, failed_clauses, ordered
 from spica.db.tables.image import ImageRow
-from spica.files.workspace import Workspace
-from spica.model.association import Mode
-from spica.model.errors import RecipeError, UsageError
-from spica.model.image import FrameType, ImageKind, ImageState, normalise_object
+from spica.model.errors import RecipeError
+from spica.model.image import ImageState
 from spica.model.overview import ImageEntry
-from spica.model.recipe import Recipe, read_recipe
-from spica.model.selection import DEFAULT_RULE, FIELDS, Field, Rule, format_rule, list_names, parse_rule
-from spica.scheduling.select import Scheduled, schedule
-from spica.scheduling.wish import Wish
-from spica_web.deps import Operator, Visitor, site_of
-from spica_web.query import ImageQuery, RuleFault, fault_of, read_query
+from spica.model.selection import DEFAULT_RULE, FIELDS, Field, Rule, format_rule, parse_rule, rule_sha256
+from spica.model.selection.shipped import ShippedRule, shipped_rules
+from spica_web.deps import Site, Visitor, site_of
+from spica_web.pages import launch, saved
+from spica_web.pages.launch import recipe_names
+from spica_web.public import is_guest
+from spica_web.query import ImageQuery, Paging, RuleFault, fault_of, read_page, read_query
 from spica_web.render import Page, render
+from spica_web.tally import Bounds, Choices, Split, Tally, choices, part, tally
 
 router = APIRouter()
-MAX_SHOWN = 300
+router.include_router(saved.router)
+router.include_router(launch.router)
+
+PAGE_ROWS = 100
+MAX_CLAUSES = 40
+_SAVED = re.compile(r"([0-9]{1,9}):([0-9]{1,6})")
 EXAMPLES = (
     'grade in (A, B) and seeing < 0.9 and filter = "r"',
     'object = "M31" and skyprobe is known and skyprobe < 0.1',
@@ -55,97 +63,129 @@ class OutEntry:
 
 @dataclass(frozen=True)
 class RulesPage(Page):
-    """What a rule takes and leaves out."""
+    """What a rule takes and leaves out, the stacks it would make, and the rules that are saved.
+
+    `saved` is the version that the text came from, `changed` whether it reads otherwise by now.
+    """
 
     template: ClassVar[str] = "rules.html"
     title: str
     nav: str
     query: ImageQuery
-    facets: Facets
+    facets: Choices
     fault: RuleFault | None
     spelled: str
-    candidates: int
-    taken: int
-    exptime_s: float
+    found: Tally | None
     chosen: list[ImageEntry]
     left_out: list[OutEntry]
-    clauses: list[tuple[str, int]]
-    out: int
+    clauses: list[FailedClause]
+    pages_in: Paging
+    pages_out: Paging
     command: str
     fields: tuple[Field, ...]
     examples: tuple[str, ...]
+    shipped: tuple[ShippedRule, ...]
+    rules: list[RuleEntry]
+    saved: RuleVersion | None
+    changed: bool
+    recipes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Split:
-    candidates: int
-    taken: int
-    exptime_s: float
+class _Judged:
+    found: Tally | None
     chosen: list[ImageEntry]
     left_out: list[OutEntry]
-    clauses: list[tuple[str, int]]
+    clauses: list[FailedClause]
+    pages_in: Paging
+    pages_out: Paging
 
 
-NOTHING = _Split(0, 0, 0.0, [], [], [])
+NOTHING = _Judged(None, [], [], [], Paging(1, PAGE_ROWS, 0), Paging(1, PAGE_ROWS, 0))
 
 
 @router.get("/rules", response_class=HTMLResponse)
 def rules_page(request: Request, person: Visitor) -> HTMLResponse:
     """Judge all candidates by the rule of the address, or show what a rule may say."""
-    site, query = site_of(request), read_query(request.query_params)
-    fault, rule, split = None, None, NOTHING
+    site, words = site_of(request), request.query_params
+    query, snapshot = read_query(words), site.snapshot()
+    fault, rule, split = None, None, None
     try:
         rule = parse_rule(query.rule) if query.rule else None
-        bounds = [] if rule is None else _bounds(query, site.workspace.object_aliases)
+        split = None if rule is None else part(snapshot, rule, bounds_of(query), site.workspace.object_aliases)
     except RecipeError as trouble:
         fault = fault_of(query.rule, trouble)
     with site.read() as session:
-        facets = read_facets(session)
-        if rule is not None and fault is None:
-            split = _judge(session, request, rule, bounds)
+        judged = NOTHING
+        if rule is not None and split is not None:
+            judged = _judge(session, site, snapshot, rule, split, query, words)
+        version = _saved_version(session, words.get("saved", ""), person)
+        rules = [] if is_guest(person) else list_rules(session)
     page = RulesPage(
         title="Rules",
         nav="rules",
         query=query,
-        facets=facets,
+        facets=choices(snapshot),
         fault=fault,
         spelled="" if rule is None or fault else format_rule(rule),
-        candidates=split.candidates,
-        taken=split.taken,
-        exptime_s=split.exptime_s,
-        chosen=split.chosen,
-        left_out=split.left_out,
-        clauses=split.clauses,
-        out=split.candidates - split.taken,
-        command=command_line(query),
+        found=judged.found,
+        chosen=judged.chosen,
+        left_out=judged.left_out,
+        clauses=judged.clauses,
+        pages_in=judged.pages_in,
+        pages_out=judged.pages_out,
+        command=command_line(query, version),
         fields=tuple(FIELDS.values()),
         examples=(DEFAULT_RULE, *EXAMPLES),
+        shipped=shipped_rules(),
+        rules=rules,
+        saved=version,
+        changed=version is not None and (rule is None or rule_sha256(rule) != version.rule_sha256),
+        recipes=recipe_names(site.workspace),
     )
     return render(request, page)
 
 
-def _bounds(query: ImageQuery, aliases: dict[str, str]) -> list[ColumnElement[bool]]:
-    """Return the conditions that bound the candidates: everything but the rule itself."""
-    return ImageQuery(object=query.object, filter=query.filter, night=query.night).conditions(aliases)
+def bounds_of(query: ImageQuery) -> Bounds:
+    """Return what bounds the candidates: everything but the rule itself."""
+    return Bounds(query.object, query.filter, query.night)
 
 
-def _judge(session: Session, request: Request, rule: Rule, bounds: list[ColumnElement[bool]]) -> _Split:
-    """Return who is in and who is out: counts by SQL, the reasons of the first left out by the evaluator."""
-    able = [*bounds, ImageRow.frame_type == FrameType.SCIENCE]
+def _saved_version(session: Session, words: str, person: Person) -> RuleVersion | None:
+    match = _SAVED.fullmatch(words)
+    if match is None or is_guest(person):
+        return None
+    return read_version(session, int(match[1]), int(match[2]))
+
+
+def _judge(
+    session: Session,
+    site: Site,
+    snapshot: Snapshot,
+    rule: Rule,
+    split: Split,
+    query: ImageQuery,
+    words: Mapping[str, str],
+) -> _Judged:
+    """Count from the snapshot; judge the rows that are shown once more by the database."""
+    pages_in = Paging(read_page({"page": words.get("in", "1")}), PAGE_ROWS, int(split.taken.size))
+    pages_out = Paging(read_page({"page": words.get("out", "1")}), PAGE_ROWS, int(split.out.size))
+    taken = ordered(snapshot, split.taken, query.sort, (pages_in.page - 1) * PAGE_ROWS, PAGE_ROWS)
+    out = split.out[(pages_out.page - 1) * PAGE_ROWS :][:PAGE_ROWS]
+    ids = snapshot.images.id[taken].tolist()
     usable = [ImageRow.state != ImageState.REJECTED, ImageRow.quality_id.is_not(None)]
-    fits = compile_rule(rule)
-    taken, _ = count_images(session, [*able, *usable, fits], ImageKind.EXPOSURE)
-    candidates, _ = count_images(session, able, ImageKind.EXPOSURE)
-    workspace = request.app.state.site.workspace
-    chosen = list_images(session, workspace, [*able, *usable, fits], limit=MAX_SHOWN)
-    out = [*able, not_(func.coalesce(and_(*usable, fits), False))]
-    judged = judge(session, rule, [ImageRow.id.in_(first_ids(session, out, MAX_SHOWN))], footprints=False)
-    clauses = Counter(o.clause.text for o in judged.left_out)
-    exptime_s = sum_exptime(session, [*able, *usable, fits])
-    return _Split(candidates, taken, exptime_s, chosen, _left_out(judged), clauses.most_common())
+    where = [ImageRow.id.in_(ids), *usable, compile_rule(rule)]
+    place = {i: n for n, i in enumerate(ids)}
+    chosen = sorted(list_images(session, site.workspace, where), key=lambda i: place[i.id]) if ids else []
+    left_out = _left_out(session, rule, snapshot.images.id[out])
+    clauses = failed_clauses(snapshot, rule, split.out, usable=True)[:MAX_CLAUSES]
+    return _Judged(tally(snapshot, split), chosen, left_out, clauses, pages_in, pages_out)
 
 
-def _left_out(judged: Judged) -> list[OutEntry]:
+def _left_out(session: Session, rule: Rule, ids: np.ndarray) -> list[OutEntry]:
+    if not ids.size:
+        return []
+    judged = judge(session, rule, [ImageRow.id.in_(ids.tolist())], footprints=False)
     return [
         OutEntry(
             o.candidate.image_id,
@@ -161,61 +201,12 @@ def _left_out(judged: Judged) -> list[OutEntry]:
     ]
 
 
-def command_line(query: ImageQuery) -> str:
-    """Return the command that plans stacks by this rule."""
-    words = ["spica", "schedule", "survey", "--rule", query.rule or DEFAULT_RULE]
+def command_line(query: ImageQuery, version: RuleVersion | None = None) -> str:
+    """Return the command that plans stacks by this rule, by its name where it is a saved one unchanged."""
+    rule = query.rule or DEFAULT_RULE
+    if version is not None and query.rule == version.text:
+        rule = f"@{version.label}"
+    words = ["spica", "schedule", "survey", "--rule", rule]
     words += ["--object", query.object] if query.object else []
     words += ["--filter", query.filter] if query.filter else []
     return shlex.join(words)
-
-
-# Planning -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PlannedPage(Page):
-    """What planning by a rule made, or would make."""
-
-    template: ClassVar[str] = "planned.html"
-    title: str
-    nav: str
-    rule: str
-    mode: str
-    object: str
-    filter: str
-    done: Scheduled
-    dry: bool
-
-
-@router.post("/rules/plan", response_class=HTMLResponse)
-def plan_by_rule(
-    request: Request,
-    person: Operator,
-    rule: Annotated[str, Form(max_length=10_000)],
-    mode: Annotated[Literal["survey", "single"], Form()] = "survey",
-    object: Annotated[str, Form(max_length=500)] = "",
-    filter: Annotated[str, Form(max_length=100)] = "",
-    dry: Annotated[bool, Form()] = False,
-) -> Response:
-    """Plan stacks (or calibrated copies) of what a rule takes; or show what would be planned."""
-    site = site_of(request)
-    if list_names(parse_rule(rule)):
-        raise UsageError("lists lie in files of the command line's host; use spica schedule --images FILE there")
-    wish = Wish(
-        mode=Mode(mode),
-        rule=rule,
-        object_key=normalise_object(object, site.workspace.object_aliases) if object else None,
-        filter=filter or None,
-        person_id=person.id,
-    )
-    done = schedule(site.database, site.workspace, wish, own_recipe(site.workspace), dry_run=dry)
-    if not dry and len(done.plans) == 1 and not done.known:
-        return RedirectResponse(f"/plans/{done.plans[0].plan}", status_code=303)
-    title = "What would be planned" if dry else "Planned"
-    return render(request, PlannedPage(title, "rules", rule, mode, object, filter, done, dry))
-
-
-def own_recipe(workspace: Workspace) -> Recipe:
-    """Return the recipe of the workspace: its `default.toml` over the shipped defaults."""
-    default = workspace.recipes_folder / "default.toml"
-    return read_recipe([default] if default.is_file() else [], [])

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from spica.db.file import read_content
@@ -39,6 +39,7 @@ from spica.db.pages.stack import (
     read_stack_filters,
     read_stack_row,
     read_why_not,
+    stack_ids,
 )
 from spica.db.person import Person
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
@@ -49,15 +50,27 @@ from spica.model.errors import DataError
 from spica.model.grade import COMMENTS, Grade
 from spica.model.image import ImageKind, ImageState, normalise_object
 from spica.model.overview import StackEntry
+from spica.scheduling.why import Why, why_image
 from spica_web.deps import Site, Visitor, site_of
 from spica_web.draw.sky import SkyChart, draw_sky
 from spica_web.errors import MissingError
 from spica_web.pages.delivery import checks_of
-from spica_web.pages.image import PICTURES, machine_grade, own_grade, plots_of, preview_of, standing_grade
+from spica_web.pages.image import (
+    PICTURES,
+    TagsPanel,
+    machine_grade,
+    own_grade,
+    plots_of,
+    preview_of,
+    read_tags,
+    standing_grade,
+)
 from spica_web.pages.measures import MeasureLine, measure_lines
 from spica_web.public import is_guest, shown_grades, shown_stack
 from spica_web.query import PAGE_SIZE, Paging, choice, read_page
 from spica_web.render import Page, render
+from spica_web.tables import table_response, wanted_form
+from spica_web.tables_of import STACKS, stack_rows
 
 router = APIRouter()
 STATES = (
@@ -218,6 +231,9 @@ class StackPage(Page):
     checking: frozenset[int]
     mosaic: ProductEntry | None
     coverage: list[SkyChart]
+    tags: TagsPanel
+    asked: str
+    answers: list[Why]
     grades: list[GradeEntry]
     machine: GradeEntry | None
     standing: GradeRow | None
@@ -227,13 +243,17 @@ class StackPage(Page):
 
 
 @router.get("/stacks", response_class=HTMLResponse)
-def stacks_page(request: Request, person: Visitor) -> HTMLResponse:
+def stacks_page(request: Request, person: Visitor) -> Response:
     """Show stacks, newest first where no column orders them."""
+    form = wanted_form(request)
     site, page, query = site_of(request), read_page(request.query_params), read_stack_query(request.query_params)
     where = query.conditions(site.workspace.object_aliases)
     with site.read() as session:
         counts = count_stacks(session, query.wanted, where)
         shown = [*where, ImageRow.state == ImageState(query.state)] if query.state else where
+        if form is not None:
+            ids = stack_ids(session, query.wanted, shown, query.order())
+            return table_response(request, STACKS, form, stack_rows(site, person, ids), len(ids))
         rows = list_stacks(
             session,
             site.workspace,
@@ -251,8 +271,8 @@ def stacks_page(request: Request, person: Visitor) -> HTMLResponse:
 
 
 @router.get("/stacks/{image_id}", response_class=HTMLResponse)
-def stack_page(request: Request, person: Visitor, image_id: int) -> Response:
-    """Show one stack or calibrated copy."""
+def stack_page(request: Request, person: Visitor, image_id: int, why: str = "") -> Response:
+    """Show one stack or calibrated copy; `why` asks about one exposure by its name or number."""
     site = site_of(request)
     with site.read() as session:
         found = read_stack_row(session, image_id) if image_id < 2**62 else None
@@ -260,7 +280,9 @@ def stack_page(request: Request, person: Visitor, image_id: int) -> Response:
             if 0 < image_id < 2**62 and session.get(ImageRow, image_id) is not None:
                 return RedirectResponse(f"/images/{image_id}", status_code=303)
             raise MissingError(f"there is no stack {image_id}; see the list of stacks")
-        page = _read_page(session, site, person, checks_of(request).going(), *found)
+        page = _read_page(
+            session, site, person, checks_of(request).going(), why.strip()[:200].replace("\0", ""), *found
+        )
     return render(request, page)
 
 
@@ -269,6 +291,7 @@ def _read_page(
     site: Site,
     person: Person,
     checking: frozenset[int],
+    asked: str,
     image: ImageRow,
     stack: StackRow,
     measure: MeasureRow | None,
@@ -304,6 +327,9 @@ def _read_page(
         described=None if is_guest(person) else read_described(session, manifest),
         checking=checking,
         mosaic=next((p for p in products if p.role == "mosaic" and p.media_type in PICTURES), None),
+        tags=read_tags(session, image.id, person),
+        asked=asked,
+        answers=_answers(session, image.id, asked),
         coverage=draw_sky(read_footprints(session, image, [i.image_id for i in inputs])),
         grades=grades,
         machine=machine_grade(grades),
@@ -312,6 +338,16 @@ def _read_page(
         comments=COMMENTS,
         file=None if is_guest(person) else read_file_entry(session, image.file_id),
     )
+
+
+def _answers(session: Session, stack_id: int, asked: str) -> list[Why]:
+    """Return why an exposure is, or is not, in a stack; empty where none is called so."""
+    if not asked:
+        return []
+    number = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 19 else 0
+    same = (ImageRow.name == asked) | (ImageRow.id == number)
+    found = session.scalar(select(ImageRow.id).where(same, ImageRow.kind == ImageKind.EXPOSURE).limit(1))
+    return [] if found is None else why_image(session, found, stack_id)
 
 
 def read_described(session: Session, products: list[ProductEntry]) -> Manifest | None:

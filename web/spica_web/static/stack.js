@@ -12,3 +12,8 @@
   addEventListener("hashchange", show);
   addEventListener("load", show);
 })();
+/* What has changed since the stack was planned is judged when the page stands. */
+document.querySelectorAll("[data-fragment]").forEach(async (box) => {
+  const reply = await fetch(box.dataset.fragment).catch(() => null);
+  if (reply && reply.ok && !reply.redirected) box.innerHTML = await reply.text();
+});
