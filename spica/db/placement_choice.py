@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from spica.db.engine import notify
+from spica.db.job import assign_node
 from spica.db.node import Node, list_nodes
 from spica.db.person import audit
 from spica.db.tables.file import NodeRow, PlacementRow
@@ -131,7 +132,7 @@ def move_group(session: Session, run: str, filter_name: str, node_id: int, perso
         wish.on_conflict_do_update(index_elements=["run", "filter"], set_=newer),
         execution_options={"synchronize_session": False},
     )
-    jobs = _move_jobs(session, _jobs_of_group(session, group), node_id)
+    jobs = assign_node(session, _jobs_of_group(session, group), node_id)
     audit(session, person_id, "place", f"node:{node_id}", f"{_spoken(group)} to {node.name}, {len(jobs)} jobs")
     notify(session, f"node:{node_id}")
     return Moved(tuple(jobs))
@@ -159,7 +160,7 @@ def move_waiting(session: Session, from_id: int, to_id: int | None, person_id: i
     if to_id is not None:
         _need_node(session, to_id)
     waiting = select(JobRow.id).where(JobRow.state.in_(_MOVABLE), JobRow.node_id == from_id).order_by(JobRow.id)
-    jobs = _move_jobs(session, list(session.scalars(waiting.with_for_update(key_share=True))), to_id)
+    jobs = assign_node(session, list(session.scalars(waiting.with_for_update(key_share=True))), to_id)
     if to_id is not None:
         session.execute(
             update(PlacementRow)
@@ -194,19 +195,6 @@ def _jobs_of_group(session: Session, group: Group) -> list[int]:
         .with_for_update(key_share=True)
     )
     return list(session.scalars(query))
-
-
-def _move_jobs(session: Session, job_ids: Sequence[int], node_id: int | None) -> list[int]:
-    moved = (
-        update(JobRow)
-        .where(JobRow.id.in_(job_ids), JobRow.node_id.is_distinct_from(node_id))
-        .values(node_id=node_id)
-        .returning(JobRow.id)
-    )
-    found = sorted(session.scalars(moved, execution_options={"synchronize_session": False})) if job_ids else []
-    for job_id in found:
-        notify(session, f"job:{job_id}")
-    return found
 
 
 def _spoken(group: Group) -> str:

@@ -111,4 +111,6 @@ def test_the_graph_leads_from_left_to_right() -> None:
     x = {a.get("href", ""): float(a.find("rect").get("x", "0")) for a in root.iter("a")}  # type: ignore[union-attr]
     assert x["/jobs/1"] < x["/jobs/2"] < x["/jobs/3"] == x["/jobs/4"]
     assert len(list(root.iter("path"))) == 3  # 1 -> 3 is said by 1 -> 2 -> 3
-    assert draw_graph([GraphNode(i, "a", "READY", "") for i in range(1, 200)], []) == ""
+    assert draw_graph([GraphNode(i, f"kind {i}", "READY", "") for i in range(1, 200)], []) == ""
+    (folded,) = ElementTree.fromstring(str(draw_graph([GraphNode(i, "a", "READY", "") for i in range(1, 200)], [])))
+    assert folded[0].text == "199 ready"

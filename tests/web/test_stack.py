@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from spica.db.engine import Database
+from spica.db.person import read_audit
 from spica.db.tables.product import DeliveryRow, SourceRow
 from spica.files.checksum import sha256_file
 from spica.files.manifest import Manifest, describe_file, write_manifest
@@ -73,6 +74,9 @@ def test_a_delivery_is_checked_found_damaged_and_mended(
     assert check(client, database, survey) == (DeliveryState.VERIFIED, None)
     assert client.post(f"/deliveries/{number}/accept").status_code == 303
     assert check(client, database, survey) == (DeliveryState.ACCEPTED, None)
+    with database.read() as session:
+        verbs = [a.verb for a in read_audit(session, f"delivery:{number}")]
+    assert sorted(verbs) == ["accept"] + ["check"] * 4 + ["checked"] * 4
 
 
 def test_another_manifest_is_no_delivery(database: Database, survey: Any, visitor: Any, delivered: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
+from spica.model.errors import SpicaError
+
 V = TypeVar("V")
 log = logging.getLogger("spica_web")
 
@@ -67,8 +69,8 @@ class Shelf:
         def work() -> None:
             try:
                 self._make(held, version, make)
-            except Exception:  # the old value stays; the next request tries again
-                log.exception("a shared value could not be made anew")
+            except SpicaError as trouble:  # the old value stays; the next request tries again
+                log.warning("a shared value could not be made anew: %s", trouble)
             finally:
                 held.lock.release()
 

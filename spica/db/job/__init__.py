@@ -22,6 +22,7 @@ from spica.db.job.attempt import (
     succeed,
 )
 from spica.db.job.create import NewJob, create_jobs, reserve_job_ids
+from spica.db.job.move import assign_node
 from spica.db.job.order import cancel, hold, resubmit, unhold
 from spica.db.job.read import (
     Pending,
@@ -44,6 +45,7 @@ __all__ = [
     "Pending",
     "abort",
     "adopt",
+    "assign_node",
     "attempts_of_job",
     "cancel",
     "claim",

@@ -253,3 +253,17 @@ def _affected(session: Session, root: int, through_needs: bool, also_after: bool
     if not also_after:
         children = children.where(JobEdgeRow.kind == EdgeKind.NEEDS)
     return set(session.scalars(children))
+
+
+def assign_node(session: Session, job_ids: Sequence[int], node_id: int | None) -> list[int]:
+    """Bind jobs to a node, or to none; return those that were bound to another, by id. No arrow is followed."""
+    moved = (
+        update(JobRow)
+        .where(JobRow.id.in_(job_ids), JobRow.node_id.is_distinct_from(node_id))
+        .values(node_id=node_id)
+        .returning(JobRow.id)
+    )
+    found = sorted(session.scalars(moved, execution_options={"synchronize_session": False})) if job_ids else []
+    for job_id in found:
+        notify(session, f"job:{job_id}")
+    return found

@@ -14,6 +14,7 @@
   const BATCH = 12;
   const AHEAD = 5;
   const BEAT_MS = 60000;
+  const CALM_MS = 2000;
   const LONGEST_S = 600;
   const FILM = [10, 26];
   const part = Object.fromEntries(["stage", "ending", "film", "told", "facts", "verdict", "measures", "plots", "history", "message", "comment", "last"]
@@ -34,6 +35,7 @@
   let retry = 0;
   let progress = null;
   let delta = 0;
+  let acted = -Infinity;
   let over = false;
 
   /* Time before a picture: only while the page is seen and in front. */
@@ -54,6 +56,7 @@
   const outbox = new window.GradeOutbox(room.dataset.person, {
     changed: () => paintUnsaved(),
     sent(act, reply) {
+      acted = performance.now();
       const item = byId.get(act.image);
       const given = done.find((d) => d.key === act.key);
       if (given) given.gradeId = reply.grade_id;
@@ -106,6 +109,8 @@
     const pending = new Set(outbox.acts.map((a) => a.image));
     const hold = items.filter((i) => !i.given || pending.has(i.id)).map((i) => i.id).slice(-200);
     const body = { queue, n, have: items.map((i) => i.id).slice(-4000), hold, first, spreads: Object.keys(spreads) };
+    const calm = !outbox.size && performance.now() - acted > CALM_MS;
+    const before = acted;
     let reply = null;
     let said = null;
     try {
@@ -125,8 +130,11 @@
     first = null;
     Object.assign(spreads, said.spreads);
     Object.assign(limits, said.limits);
-    progress = said.progress;
-    delta = outbox.acts.reduce((d, a) => d + (a.kind === "grade" ? 1 : -1), 0);
+    /* Counts that may or may not hold an act which was just saved are not believed: the own sum goes on. */
+    if (!progress || (calm && !outbox.size && acted === before)) {
+      progress = said.progress;
+      delta = outbox.acts.reduce((d, a) => d + (a.kind === "grade" ? 1 : -1), 0);
+    }
     if (n) more = said.items.length >= n;
     dropLost(hold, new Set(said.held), pending);
     const tail = items.findIndex((i, k) => k > at && i.skipped);
