@@ -45,6 +45,13 @@ bench: $(VENV)/.installed-test ## measure speed and depth on simulated exposures
 docs: $(VENV)/.installed-demo ## rewrite the generated blocks of docs/ from the code
 	$(BIN)/python docs/generate.py
 
+.PHONY: pictures
+pictures: $(VENV)/.installed-test $(VENV)/.warmed ## take the pictures of docs/ in Chromium, on a simulated survey
+	rm -rf "$(DEMO_DIR)-pictures"
+	$(BIN)/spica demo "$(DEMO_DIR)-pictures" --headless
+	$(BIN)/python -m tests.walk.night_shift --workspace "$(DEMO_DIR)-pictures" --pictures docs/pictures
+	rm -rf "$(DEMO_DIR)-pictures"
+
 .PHONY: venv
 venv: $(VENV)/.installed-test ## make the environment with everything the tests need
 

@@ -199,11 +199,14 @@ STATEMENTS = (
         CASE WHEN ok THEN zero_point END, CASE WHEN ok AND luck < 0.8 THEN skyprobe END, c.grade, c.source
     FROM drawn d CROSS JOIN LATERAL (SELECT luck >= 0.05 AS ok) AS of LEFT JOIN counts c ON c.image_id = d.id
     ORDER BY d.id""",
-    """INSERT INTO image (id, kind, state, name, plan_id, frame_type, instrument, telescope, object, object_raw,
-        object_key, filter, filter_raw, run, night, exptime_s, mjd, airmass, ra_deg, dec_deg, radius_deg, healpix,
+    """INSERT INTO file (id, sha256, size, kind, name)
+    SELECT id, lpad(to_hex(id), 64, '0'), 64000000, 'exposure', 1000000 + id || 'p.fits.fz' FROM drawn ORDER BY id""",
+    """INSERT INTO image (id, kind, state, name, file_id, plan_id, frame_type, instrument, telescope, object,
+        object_raw, object_key, filter, filter_raw, run, night, exptime_s, mjd, airmass, ra_deg, dec_deg, radius_deg, healpix,
         position_source, n_detectors, mag_system, quality_id, grade_id, solution_id, created_at)
     SELECT d.id, 'exposure', CASE WHEN luck < 0.05 THEN 'registered' WHEN luck < 0.07 THEN 'rejected'
-        WHEN taken THEN 'calibrated' ELSE 'assessed' END::image_state, 1000000 + d.id || 'p', 1 + (d.id - 1) / 1000,
+        WHEN taken THEN 'calibrated' ELSE 'assessed' END::image_state, 1000000 + d.id || 'p', d.id,
+        1 + (d.id - 1) / 1000,
         CASE WHEN luck > 0.99 THEN 'flat' ELSE 'science' END::frame_type, 'spicasim', 'Simulated 1 m',
         'Field ' || d.g / :n_filters, 'Field ' || d.g / :n_filters, 'field' || d.g / :n_filters,
         (CAST(:filters AS text[]))[1 + d.g % :n_filters], (CAST(:filters AS text[]))[1 + d.g % :n_filters],
@@ -247,7 +250,19 @@ STATEMENTS = (
     FROM drawn WHERE luck > 0.99""",
     *(
         f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT greatest(max(id), 1) FROM {table}))"
-        for table in ("node", "person", "recipe", "plan", "job", "attempt", "quality", "grade", "image", "solution")
+        for table in (
+            "node",
+            "file",
+            "person",
+            "recipe",
+            "plan",
+            "job",
+            "attempt",
+            "quality",
+            "grade",
+            "image",
+            "solution",
+        )
     ),
 )
 

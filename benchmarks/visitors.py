@@ -64,21 +64,30 @@ class Visitor:
         if body is not None:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         text = ("\r\n".join(lines) + "\r\n\r\n").encode() + (body or b"")
-        if self._writer is None:
-            self._reader, self._writer = await asyncio.open_connection(self.host, self.port)
-        assert self._reader is not None
+        fresh = self._writer is None
         begun = time.perf_counter()
-        self._writer.write(text)
-        status, content, close = await _read(self._reader)
+        try:
+            status, content, close = await self._send(text)
+        except (asyncio.IncompleteReadError, ConnectionError):  # the server let an idle connection go
+            if fresh:
+                raise
+            self._reader = self._writer = None
+            status, content, close = await self._send(text)
         seconds = time.perf_counter() - begun
         if close:
-            self._writer.close()
             self._reader = self._writer = None
         self.tally.seconds[name].append(seconds)
         self.tally.sizes[name] = max(self.tally.sizes.get(name, 0), len(content))
         if not 200 <= status < 400:
             self.tally.failed.append(f"{status} {method} {path}: {content[:200]!r}")
         return Reply(status, content, seconds)
+
+    async def _send(self, text: bytes) -> tuple[int, bytes, bool]:
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection(self.host, self.port)
+        assert self._reader is not None
+        self._writer.write(text)
+        return await _read(self._reader)
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:

@@ -616,6 +616,7 @@ def _create_image() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_image_name")),
     )
     op.create_index("ix_image_association", "image", ["kind", "object_key", "instrument", "filter"], unique=False)
+    op.create_index("ix_image_group", "image", ["run", "filter"], unique=False)
     op.create_index("ix_image_healpix", "image", ["healpix"], unique=False)
     op.create_index("ix_image_lower_name", "image", [sa.literal_column("lower(name) text_pattern_ops")], unique=False)
     op.create_index(op.f("ix_image_mjd"), "image", ["mjd"], unique=False)
@@ -729,6 +730,13 @@ def _create_job() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
     )
     op.create_index(
+        "ix_job_bound",
+        "job",
+        ["node_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'READY' AND node_id IS NOT NULL"),
+    )
+    op.create_index(
         "ix_job_claim",
         "job",
         [sa.literal_column("priority DESC"), "id"],
@@ -736,6 +744,9 @@ def _create_job() -> None:
         postgresql_where=sa.text("state = 'READY'"),
     )
     op.create_index("ix_job_ended", "job", ["ended_at"], unique=False)
+    op.create_index(
+        "ix_job_error", "job", ["error_kind", "id"], unique=False, postgresql_where=sa.text("error_kind IS NOT NULL")
+    )
     op.create_index(op.f("ix_job_image_id"), "job", ["image_id"], unique=False)
     op.create_index(op.f("ix_job_plan_id"), "job", ["plan_id"], unique=False)
     op.create_index("ix_job_state", "job", ["state", "id"], unique=False)

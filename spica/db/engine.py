@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CHANNEL = "spica"
 CONNECT_LIMIT_S = 10
+READING = ("default_transaction_read_only=on", "default_transaction_isolation=repeatable\\ read")
+"""Settings of connections that read; a blank in a value is escaped as the server's command line wants it."""
 POOL_SIZE = 5
 POOL_OVERFLOW = 10
 POOL_WAIT_S = 30
@@ -42,19 +45,9 @@ class Database:
         """Prepare connections to a URL; nothing is opened yet. `server` is the hold on the embedded server, if any."""
         self._url = _checked_url(url)
         self._server = server
-        self._engine = create_engine(
-            self._url,
-            pool_size=POOL_SIZE,
-            max_overflow=POOL_OVERFLOW,
-            pool_timeout=POOL_WAIT_S,
-            pool_pre_ping=True,
-            connect_args={
-                "connect_timeout": CONNECT_LIMIT_S,
-                "options": "-c timezone=UTC -c client_min_messages=warning",
-                "client_encoding": "utf8",
-                "application_name": "spica",
-            },
-        )
+        self._engine = _make_engine(self._url)
+        self._readers: dict[float | None, Engine] = {}
+        self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -87,14 +80,18 @@ class Database:
         """
         with self._translated():
             self._reach()
-            options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
-            with self._engine.connect().execution_options(**options) as connection:
+            with self._reader(timeout_s).connect() as connection:
                 with Session(connection, expire_on_commit=False) as session:
-                    if timeout_s is not None:
-                        limit = text("SELECT set_config('statement_timeout', :limit, true)")
-                        session.execute(limit, {"limit": f"{max(1, round(timeout_s * 1000))}ms"})
                     yield session
                 connection.rollback()
+
+    def _reader(self, timeout_s: float | None) -> Engine:
+        """Return the connections that read with this limit: told once, they need not be told at each use."""
+        with self._lock:
+            if timeout_s not in self._readers:
+                words = READING if timeout_s is None else (*READING, f"statement_timeout={round(timeout_s * 1000)}")
+                self._readers[timeout_s] = _make_engine(self._url, words)
+            return self._readers[timeout_s]
 
     def listen(self, channels: Sequence[str] = (CHANNEL,)) -> Listener:
         """Return an open listener; notifications sent from now on are heard."""
@@ -104,7 +101,8 @@ class Database:
 
     def close(self) -> None:
         """Close all connections, and give up the embedded server."""
-        self._engine.dispose()
+        for engine in (self._engine, *self._readers.values()):
+            engine.dispose()
         if self._server is not None:
             self._server.close()
 
@@ -130,6 +128,24 @@ class Database:
             if told is None:
                 raise
             raise told from trouble
+
+
+def _make_engine(url: URL, words: Sequence[str] = ()) -> Engine:
+    """Return an engine whose connections have these settings of the server, beside those that all have."""
+    settings = " ".join(f"-c {word}" for word in ("timezone=UTC", "client_min_messages=warning", *words))
+    return create_engine(
+        url,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        pool_timeout=POOL_WAIT_S,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": CONNECT_LIMIT_S,
+            "options": settings,
+            "client_encoding": "utf8",
+            "application_name": "spica",
+        },
+    )
 
 
 class Listener:

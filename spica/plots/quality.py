@@ -141,5 +141,6 @@ def _draw_counts(axis: Any, panels: Sequence[DetectorPanel], mag_label: str) -> 
         axis.hist(mag[star], bins=edges, histtype="step", color="#5aa9ff", label="stars of the PSF")
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(_plain)
+        axis.yaxis.set_minor_formatter("")
         axis.legend(loc="upper left")
     axis.set(title="counts", xlabel=mag_label, ylabel="sources in 0.5 mag")

@@ -28,6 +28,7 @@ class Why:
     sentence: str
     state: str = ""
     weight_fraction: float | None = None
+    image_id: int = 0
 
     @property
     def pending(self) -> bool:
@@ -92,7 +93,7 @@ def _answer(
     used, clause, value, words = _judge(stack, member, given, rule, differences)
     sentence = f"{image.name} is {'' if used else 'not '}in {stack.name}: {words}"
     share = None if given is None else given.weight_fraction
-    return Why(image.name, stack.name, stack.id, used, clause, value, sentence, stack.state.value, share)
+    return Why(image.name, stack.name, stack.id, used, clause, value, sentence, stack.state.value, share, image.id)
 
 
 def _judge(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import event, func, select, text
+from sqlalchemy import Engine, event, func, select, text
 from sqlalchemy.orm import Session
 
 from spica.db.engine import Database
@@ -324,9 +324,9 @@ def test_items_of_a_batch_take_a_bounded_number_of_statements(
     def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         seen.append(statement)
 
-    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     items = read_items(session, [*ids, 10**9], people[0])
-    event.remove(database.engine, "before_cursor_execute", note)
+    event.remove(Engine, "before_cursor_execute", note)
     assert len(seen) <= 8, seen
     assert [i.id for i in items] == ids
     assert (items[1].tags, items[2].n_marks, items[0].n_marks) == (("halo",), 2, 0)

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import click
 import pytest
+from PIL import Image
 
 from spica.cli.main import VERBS, spica
 from spica.files import workspace
@@ -168,6 +169,52 @@ def test_every_dependency_has_its_reason(root):
     assert [n for n in names if not re.search(rf"\b{re.escape(n)}\b", text)] == []
 
 
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def load_night_shift() -> ModuleType:
+    """Return the night at the pages that takes the pictures."""
+    spec = importlib.util.spec_from_file_location("night_shift", ROOT / "tests" / "walk" / "night_shift.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["night_shift"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_picture_is_shown_and_every_one_shown_is_there():
+    shown = {
+        (path.parent / target).resolve()
+        for path in PAGES
+        for target in re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    }
+    assert shown == set((DOCS / "pictures").iterdir())
+
+
+def test_words_that_the_guide_quotes_from_the_pages_stand_there():
+    web = ROOT / "web" / "spica_web"
+    said = "".join(
+        p.read_text(encoding="utf-8") for p in (*web.rglob("*.html"), *web.rglob("*.py"), *web.rglob("*.js"))
+    )
+    quoted = set(re.findall(r"\*\*([^*]+?)\.?\*\*", page("operators.md").replace("\n", " ")))
+    assert len(quoted) > 20
+    assert sorted(w for w in quoted if w not in said) == []
+
+
+def test_the_night_takes_every_picture_of_the_guide():
+    shift = load_night_shift()
+    kept = {p.name for p in (DOCS / "pictures").iterdir()} - {"demo.png"}
+    assert kept == set(shift.PICTURES)
+    text = (ROOT / "tests" / "walk" / "night_shift.py").read_text(encoding="utf-8")
+    stations = re.findall(r"self\.station\(\"([\w.-]+)\"", text)
+    assert sorted(stations) == sorted(shift.PICTURES)
+    for name, size in shift.PICTURES.items():
+        path = DOCS / "pictures" / name
+        assert Image.open(path).size == size
+        assert path.stat().st_size < shift.MAX_PICTURE_BYTES, name
+
+
 # Examples are read by the code they are about -------------------------------------------------------------------------
 
 
@@ -214,6 +261,9 @@ def test_shown_commands_are_known(name, words):
             assert word in options, f"{name}: spica {words[0]} has no {word}"
             if not options[word].is_flag:
                 values[word] = rest[i + 1]
+    if values.get("--rule", "").startswith("@"):
+        assert words[0] == "schedule", f"{name}: only spica schedule takes a saved rule"
+        del values["--rule"]
     for option, read in (("--rule", parse_rule), ("--set", lambda text: read_recipe([], [text]))):
         if option in values:
             read(values[option])
@@ -232,6 +282,14 @@ def test_shown_rules_are_read():
     assert len(rules) >= 9
     for rule in rules:
         parse_rule(rule)
+
+
+def test_every_shipped_rule_is_listed():
+    from spica.model.selection.shipped import FOLDER, shipped_rules
+
+    listed = re.findall(r"^\| `([\w-]+\.toml)` \| (.+) \|$", page("rules.md"), re.MULTILINE)
+    files = sorted(p.name for p in FOLDER.glob("*.toml"))
+    assert listed == list(zip(files, (r.title for r in shipped_rules()), strict=True))
 
 
 def test_the_rules_of_surveys_choose_as_published():

@@ -6,6 +6,7 @@ arcmin from the header's, and its periodic error trails every exposure along rig
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -27,11 +28,20 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
+from sqlalchemy import select
 
 from spica.algorithms.background import measure_background
 from spica.algorithms.frame import Frame, frame_for_circle
 from spica.algorithms.resample import pixel_map_from_wcs
 from spica.algorithms.stack import StackInput, combine_frames
+from spica.db.engine import open_database
+from spica.db.tables.image import ImageRow
+from spica.db.tables.job import PlanRow, SelectionMemberRow, SelectionRow
+from spica.db.tables.mark import MarkRegionRow, MarkRow
+from spica.db.tables.quality import BulkGradeRow, GradeRow
+from spica.db.tables.rule import RuleVersionRow
+from spica.files.workspace import read_workspace
+from spica.model.grade import GradeSource
 
 pytestmark = pytest.mark.walk
 
@@ -339,3 +349,65 @@ def test_survey_and_area_agree(night: Night) -> None:
     assert np.median(gap.arcsec[near]) < 0.1 * SCALE
     ratio = found["area"][1][near] / found["survey"][1][index[near]]
     assert np.median(ratio) == pytest.approx(1.0, abs=0.01)
+
+
+def _night_shift() -> Any:
+    """Return the module of the night at the pages, which lies beside this one."""
+    spec = importlib.util.spec_from_file_location("night_shift", Path(__file__).with_name("night_shift.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["night_shift"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.browser
+def test_an_operators_whole_night_at_the_pages(night: Night) -> None:
+    """From the login to the re-stack in Chromium; then the database and the delivered folder say the same."""
+    shift = _night_shift()
+    marked, spoiled, missing = (f"HATP-321712200{t}12" for t in ("321", "209", "218"))
+    orders = shift.Orders("grade in (A, B, C, D)", 30, "seeing is known", "grade in (A, B, C) and seeing < 8",
+                          "elli", "< 0.19", marked, spoiled, missing)  # fmt: skip
+    told = shift.work(night.folder, orders)
+    assert (len(told.graded), told.n_bulk, told.n_first, told.n_second) == (30, 18, 9, 5)
+    with open_database(read_workspace(night.folder)) as database, database.read() as session:
+        names = dict(session.execute(select(ImageRow.id, ImageRow.name)).tuples().all())
+        human = select(GradeRow).where(GradeRow.source == GradeSource.HUMAN)
+        given = list(session.scalars(human.order_by(GradeRow.id)))
+        queued = [g for g in given if g.bulk_id is None and g.seconds is not None]
+        stand = [(names[g.image_id], g.grade.value) for g in queued if g.withdrawn_at is None]
+        assert stand == told.graded
+        assert all(0 <= g.seconds < 60 for g in queued)
+        assert [names[g.image_id] for g in queued if g.withdrawn_at] == [told.withdrawn]
+        (said,) = (g for g in queued if g.comment)
+        assert (names[said.image_id], said.comment) == (told.commented, "abcd in words, and a trail")
+        bulk = session.scalars(select(BulkGradeRow)).one()
+        of_bulk = [g for g in given if g.bulk_id == bulk.id]
+        assert (bulk.n_images, len(of_bulk)) == (18, 18)
+        assert all(g.withdrawn_at for g in [bulk, *of_bulk])
+        assert {names[g.image_id] for g in of_bulk}.isdisjoint(n for n, _ in stand)
+        mark = session.scalars(select(MarkRow)).one()
+        region = session.scalars(select(MarkRegionRow)).one()
+        assert (names[mark.image_id], region.shape.value, mark.withdrawn_at) == (marked, "circle", None)
+        plan, again = (session.get_one(PlanRow, i) for i in (told.plan, told.again))
+        assert again.supersedes_id == plan.id
+        version = session.get_one(RuleVersionRow, session.get_one(SelectionRow, plan.selection_id).rule_version_id)
+        assert (version.number, version.text) == (2, f"{orders.rule} and ellipticity {orders.rest}")
+        chosen = [_chosen(session, p, names) for p in (plan, again)]
+        assert chosen[0] - chosen[1] == {spoiled}
+        assert len(chosen[0]) == 5
+        assert missing not in chosen[0]
+        delivered = night.folder / "outgoing" / session.get_one(ImageRow, told.stack).name.replace("~", "_")
+        person = queued[0].person_id
+        assert {g.person_id for g in given} == {mark.person_id, plan.person_id, again.person_id} == {person}
+    manifest = json.loads((delivered / "manifest.json").read_text())
+    heeded = {i["name"]: {f["name"]: f["value"] for f in i["facts"]}.get("marks") for i in manifest["inputs"]}
+    assert heeded == {n: str(mark.id) if n == marked else None for n in chosen[0]}
+
+
+def _chosen(session: Any, plan: PlanRow, names: dict[int, str]) -> set[str]:
+    """Return the names of what a plan chose."""
+    member = SelectionMemberRow
+    query = select(member.image_id).where(member.selection_id == plan.selection_id, member.chosen)
+    return {names[i] for i in session.scalars(query)}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from jinja2 import meta, nodes
-from sqlalchemy import event, func, select
+from sqlalchemy import Engine, event, func, select
 
 from spica.db.agreement import Narrow
 from spica.db.engine import Database
@@ -75,11 +75,11 @@ def counted(database: Database) -> Iterator[list[str]]:
     def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         seen.append(statement)
 
-    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     try:
         yield seen
     finally:
-        event.remove(database.engine, "before_cursor_execute", note)
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def shown(client: TestClient, address: str, part: str) -> str:

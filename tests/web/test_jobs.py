@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import Engine, select, text, update
 
 from spica.db import job as jobs
 from spica.db.engine import Database
@@ -118,12 +118,12 @@ def test_a_slice_reads_neither_scripts_nor_requests(database: Database, survey: 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         seen.append(statement)
 
-    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     try:
         with database.read() as session:
             assert len(slice_jobs(session, JobBounds(), 5).lines) == 5
     finally:
-        event.remove(database.engine, "before_cursor_execute", note)
+        event.remove(Engine, "before_cursor_execute", note)
     (statement,) = [s for s in seen if "FROM job" in s]
     assert "job.script" not in statement
     assert "job.request" not in statement

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from jinja2 import meta, nodes
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from spica.db.engine import Database
 from spica.db.person import add_person, make_session
@@ -84,11 +84,11 @@ def counted(database: Database) -> Iterator[list[str]]:
     def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         seen.append(statement)
 
-    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     try:
         yield seen
     finally:
-        event.remove(database.engine, "before_cursor_execute", note)
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 class Strict(HTMLParser):

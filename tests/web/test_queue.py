@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from fastapi.testclient import TestClient
-from sqlalchemy import event, func, select
+from sqlalchemy import Engine, event, func, select
 
 from spica.db.engine import Database
 from spica.db.grade import add_grade
@@ -254,11 +254,11 @@ def test_requests_send_a_bounded_number_of_statements(survey: Any, visitor: Any,
         if "pg_catalog" not in statement:
             seen.append(statement)
 
-    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     ask(client, "next", n=9)
     spent = len(seen)
     image = survey.exposures[0]
     ask(client, "grade", image_id=image, grade="A")
-    event.remove(database.engine, "before_cursor_execute", note)
+    event.remove(Engine, "before_cursor_execute", note)
     assert 10 <= spent <= 20, seen
     assert len(seen) - spent <= 30, seen[spent:]

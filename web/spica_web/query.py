@@ -36,7 +36,7 @@ from spica.model.selection.evaluate import NO_LISTS
 
 Condition = ColumnElement[bool]
 E = TypeVar("E", bound=enum.Enum)
-PAGE_SIZE = 100
+PAGE_SIZE = 50
 MAX_PAGE = 100_000
 UNGRADED = "none"
 SORTS: dict[str, Any] = {

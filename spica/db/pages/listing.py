@@ -6,16 +6,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Float, Select, and_, cast, func, literal, select, union_all
+from sqlalchemy import BigInteger, ColumnElement, Float, Select, and_, any_, cast, func, literal, select, union_all
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from spica.db.snapshot import KINDS, UNKNOWN_DAY, ImageColumns, Snapshot, Spread, spread
-from spica.db.tables.image import ImageRow, MeasureRow
-from spica.model.image import ImageKind
+from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
+from spica.model.grade import Grade, GradeSource
+from spica.model.image import ImageKind, ImageState
 
 Condition = ColumnElement[bool]
 MEASURES = (
@@ -44,6 +46,58 @@ MAX_OBJECTS, MAX_NIGHTS = 500, 400
 MAX_SPAN_DAYS = 400_000
 MAX_PAIRS = 4_000_000
 EPOCH = date(1970, 1, 1).toordinal()
+
+
+class ImageLine(NamedTuple):
+    """One exposure as the list shows it; `reason` says why it is rejected or failed."""
+
+    id: int
+    name: str
+    object: str | None
+    filter: str | None
+    night: date | None
+    exptime_s: float | None
+    airmass: float | None
+    seeing_arcsec: float | None
+    ellipticity: float | None
+    background_adu: float | None
+    limiting_mag: float | None
+    zero_point_mag: float | None
+    skyprobe_mag: float | None
+    n_stars: int | None
+    grade: Grade | None
+    grade_source: GradeSource | None
+    state: ImageState
+    reason: str
+    reason_code: str
+
+
+def read_lines(session: Session, ids: Sequence[int]) -> list[ImageLine]:
+    """Return exposures as the tables hold them now, in the order of their ids given: two statements."""
+    i, m = ImageRow, MeasureRow
+    query = (
+        select(
+            *(i.id, i.name, i.object, i.filter, i.night, i.exptime_s, i.airmass, m.seeing_arcsec, m.ellipticity),
+            *(m.background_adu, m.limiting_mag, m.zero_point_mag, m.skyprobe_mag, m.n_stars, m.grade, m.grade_source),
+            i.state,
+        )
+        .outerjoin(m, m.image_id == i.id)
+        .where(i.id == any_(literal(list(ids), ARRAY(BigInteger))))
+    )
+    rows = {row[0]: row for row in session.execute(query)} if ids else {}
+    told = _reasons(session, list(rows))
+    return [ImageLine._make((*rows[k], *told.get(k, ("", "")))) for k in ids if k in rows]
+
+
+def _reasons(session: Session, ids: Sequence[int]) -> dict[int, tuple[str, str]]:
+    """Return the reasons of images in words, and the code of the first."""
+    r = ImageReasonRow
+    query = select(r.image_id, r.text, r.code).where(r.image_id.in_(ids)).order_by(r.id)
+    found: dict[int, tuple[str, str]] = {}
+    for image_id, words, code in session.execute(query) if ids else ():
+        before = found.get(image_id)
+        found[image_id] = (words, code) if before is None else (f"{before[0]}; {words}", before[1])
+    return found
 
 
 @dataclass(frozen=True)
@@ -81,6 +135,17 @@ def facets(snapshot: Snapshot) -> Facets:
         )
 
     return snapshot.cache.get("facets", sources, compute)
+
+
+def stack_filters(snapshot: Snapshot, kind: ImageKind) -> tuple[str, ...]:
+    """Return the filters of stacks or calibrated copies, without looking at the database."""
+    images = snapshot.images
+
+    def compute() -> tuple[str, ...]:
+        codes = np.unique(images.filter[images.kind == KINDS.index(kind)])
+        return tuple(sorted(images.words["filter"][c] for c in codes.tolist() if c >= 0))
+
+    return snapshot.cache.get(("filters", kind), (images.kind, images.filter), compute)
 
 
 def _counted(codes: NDArray[np.int32], words: Sequence[str]) -> list[tuple[str, int]]:
@@ -139,26 +204,6 @@ def count_images(session: Session, where: Sequence[Condition], kind: ImageKind) 
     return n, total
 
 
-def first_ids(session: Session, where: Sequence[Condition], limit: int) -> list[int]:
-    """Return the first ids of exposures that meet the conditions: one statement."""
-    query = (
-        select(ImageRow.id)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == ImageKind.EXPOSURE, *where)
-    )
-    return list(session.scalars(query.order_by(ImageRow.id).limit(limit)))
-
-
-def sum_exptime(session: Session, where: Sequence[Condition]) -> float:
-    """Return the exposure time of the exposures that meet the conditions, s: one statement."""
-    query = (
-        select(func.coalesce(func.sum(ImageRow.exptime_s), 0.0))
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == ImageKind.EXPOSURE, *where)
-    )
-    return float(session.scalar(query) or 0.0)
-
-
 @dataclass(frozen=True)
 class Place:
     """Where an image stands in a list: its neighbours, its position from 1, and the length of the list."""
@@ -167,29 +212,6 @@ class Place:
     next: int | None
     position: int
     total: int
-
-
-def find_place(
-    session: Session, image_id: int, where: Sequence[Condition], order: Sequence[Any], kind: ImageKind
-) -> Place | None:
-    """Return the place of an image in a list, None where it is not in it: one statement."""
-    window: Any = {"order_by": [*order, ImageRow.id]}
-    listed = (
-        select(
-            ImageRow.id.label("id"),
-            func.lag(ImageRow.id).over(**window).label("before"),
-            func.lead(ImageRow.id).over(**window).label("after"),
-            func.row_number().over(**window).label("position"),
-            func.count().over().label("total"),
-        )
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.kind == kind, *where)
-        .subquery()
-    )
-    row = session.execute(
-        select(listed.c.before, listed.c.after, listed.c.position, listed.c.total).where(listed.c.id == image_id)
-    ).one_or_none()
-    return None if row is None else Place(*row)
 
 
 @dataclass(frozen=True)
@@ -227,7 +249,7 @@ def distributions(snapshot: Snapshot, image_id: int) -> dict[str, Distribution]:
             continue
         own, below = column[row], None
         if not np.isnan(own):
-            below = int(np.count_nonzero((column < own) & mask)) / part.n
+            below = int(np.searchsorted(_ordered(snapshot, mask, (kind, code), field), own)) / part.n
         counts = (part.below, *part.counts, part.above)
         found[measure] = Distribution(measure, part.low, part.high, part.n, counts, below)
     return found
@@ -241,6 +263,19 @@ def _alike(snapshot: Snapshot, kind: int, code: int) -> NDArray[np.bool_]:
         return mask
 
     return snapshot.cache.get(("alike", kind, code), (kinds, filters), compute)
+
+
+def _ordered(snapshot: Snapshot, mask: NDArray[np.bool_], alike: tuple[int, int], field: str) -> NDArray[np.float64]:
+    """Return the known values of a measure of images that are alike, ascending."""
+    column = snapshot.images.column(field)
+
+    def compute() -> NDArray[np.float64]:
+        values = np.sort(column[mask].astype(np.float64))
+        return values[: np.count_nonzero(~np.isnan(values))]
+
+    return snapshot.cache.get(
+        ("ordered", alike, field), (snapshot.images.kind, snapshot.images.filter, column), compute
+    )
 
 
 def _spread_of(snapshot: Snapshot, mask: NDArray[np.bool_], alike: tuple[int, int], field: str) -> Spread:

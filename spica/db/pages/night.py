@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -36,7 +34,8 @@ from spica.model.job import Outcome
 MAX_GAP = 200
 """Numbers missing in a row beyond which a name bears no running number."""
 MAX_ASKED = 4000
-_NAME = re.compile(r"(?P<head>.*?)(?P<number>[0-9]{1,9})(?P<tail>[^0-9]{0,8})")
+MAX_NAME, MAX_DIGITS, MAX_TAIL = 120, 9, 8
+"""Characters of a name that are looked at, digits of its running number, and characters behind that."""
 
 Rows = NDArray[np.int64]
 Letters = tuple[int, int, int, int, int]
@@ -250,45 +249,54 @@ def read_night(images: ImageColumns, rows: Rows) -> list[NightExposure]:
 # Gaps -----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Numbered:
-    head: str
-    width: int
-    number: int
-    tail: str
-
-
-def missing_names(names: Iterable[str]) -> list[list[list[str]]]:
+def missing_names(names: Sequence[str]) -> list[list[list[str]]]:
     """Return what is missing between running numbers of names.
 
-    Names count as numbered alike where what stands before the last number is the same; what stands behind may differ
-    (744123p is an exposure, 744124b a bias of the same counter). A list a gap, of the numbers in it, of the names that
-    each could have. Nothing where the numbers do not run: a gap of more than 200, or more gaps than names.
+    Names count as numbered alike where what stands before the last number (of nine digits at most) is the same; what
+    stands behind (eight characters at most) may differ: 744123p is an exposure, 744124b a bias of the same counter. A
+    list a gap, of the numbers in it, of the names that each could have. Nothing where the numbers do not run: a gap of
+    more than 200, or more gaps than half of the names.
     """
-    series: dict[str, dict[int, _Numbered]] = defaultdict(dict)
-    for name in names:
-        found = _NAME.fullmatch(name.partition("~")[0])
-        if found:
-            digits = found["number"]
-            series[found["head"]][int(digits)] = _Numbered(found["head"], len(digits), int(digits), found["tail"])
+    plain = [n.partition("~")[0][:MAX_NAME] for n in names]
+    if not any(plain):
+        return []
+    letters = np.array(plain, dtype=np.str_)
+    codes = letters.view(np.uint32).reshape(len(plain), -1)
+    place = np.arange(codes.shape[1])
+    digit = (codes >= ord("0")) & (codes <= ord("9"))
+    last = codes.shape[1] - 1 - np.argmax(digit[:, ::-1], axis=1)
+    before = ~digit & (place < last[:, None])
+    start = np.where(before.any(axis=1), codes.shape[1] - np.argmax(before[:, ::-1], axis=1), 0)
+    start = np.maximum(start, last - MAX_DIGITS + 1)
+    numbered = digit.any(axis=1) & (np.strings.str_len(letters) - last - 1 <= MAX_TAIL)
+    of_number = (place >= start[:, None]) & (place <= last[:, None])
+    values = np.where(of_number, codes.astype(np.int64) - ord("0"), 0) * 10 ** np.clip(last[:, None] - place, 0, 9)
+    heads = np.where(place < start[:, None], codes, 0).astype(np.uint32).view(letters.dtype).ravel()
+    _, series = np.unique(heads, return_inverse=True)
     gaps: list[list[list[str]]] = []
-    for numbered in series.values():
-        gaps += _gaps_of(numbered)
+    for one in range(int(series.max()) + 1):
+        rows = np.flatnonzero(numbered & (series == one))
+        if len(rows):
+            gaps += _gaps_of([plain[r] for r in rows], values.sum(axis=1)[rows], start[rows], last[rows])
     return gaps
 
 
-def _gaps_of(numbered: Mapping[int, _Numbered]) -> list[list[list[str]]]:
-    numbers = sorted(numbered)
-    tails = list(dict.fromkeys(n.tail for n in numbered.values()))[:6]
+def _gaps_of(names: Sequence[str], numbers: Rows, start: Rows, last: Rows) -> list[list[list[str]]]:
+    """Return the gaps between names that begin alike; `start` and `last` are where each one's number stands."""
+    found, first = np.unique(numbers, return_index=True)
+    steps = np.diff(found) - 1
+    if np.any(steps > MAX_GAP) or np.count_nonzero(steps > 0) > len(found) // 2 + 1:
+        return []
+    if not np.any(steps > 0):
+        return []
+    tails = list(dict.fromkeys(n[end + 1 :] for n, end in zip(names, last.tolist(), strict=True)))[:6]
     gaps = []
-    for low, high in itertools.pairwise(numbers):
-        if high - low - 1 > MAX_GAP:
-            return []
-        if high - low > 1:
-            one = numbered[low]
-            own = [one.tail, *(t for t in tails if t != one.tail)]
-            gaps.append([[f"{one.head}{n:0{one.width}d}{tail}" for tail in own] for n in range(low + 1, high)])
-    return gaps if len(gaps) <= len(numbers) // 2 + 1 else []
+    for i in np.flatnonzero(steps > 0).tolist():
+        low, row = int(found[i]), int(first[i])
+        head, width, tail = names[row][: start[row]], int(last[row] - start[row] + 1), names[row][last[row] + 1 :]
+        own = [tail, *(t for t in tails if t != tail)]
+        gaps.append([[f"{head}{n:0{width}d}{t}" for t in own] for n in range(low + 1, int(found[i + 1]))])
+    return gaps
 
 
 def find_gaps(session: Session, names_of: Mapping[date, Sequence[str]]) -> dict[date, list[Gap]]:

@@ -182,12 +182,6 @@ def count_stacks(session: Session, kind: ImageKind, where: Sequence[ColumnElemen
     return {state.value: n for state, n in session.execute(query)}
 
 
-def read_stack_filters(session: Session, kind: ImageKind) -> tuple[str, ...]:
-    """Return the filters that stacks or calibrated copies have: one statement."""
-    query = select(ImageRow.filter).where(ImageRow.kind == kind, ImageRow.filter.is_not(None)).distinct()
-    return tuple(sorted(f for f in session.scalars(query) if f is not None))
-
-
 def stack_ids(
     session: Session, kind: ImageKind, where: Sequence[ColumnElement[bool]], order: Sequence[Any]
 ) -> list[int]:

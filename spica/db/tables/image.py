@@ -38,6 +38,7 @@ class ImageRow(Base):
         Index("ix_image_association", "kind", "object_key", "instrument", "filter"),
         Index("ix_image_healpix", "healpix"),
         Index("ix_image_state", "kind", "state", "id"),
+        Index("ix_image_group", "run", "filter"),
         Index("ix_image_lower_name", text("lower(name) text_pattern_ops")),
         CheckConstraint("exptime_s >= 0", "exptime_positive"),
         CheckConstraint("dec_deg BETWEEN -90 AND 90", "dec_range"),

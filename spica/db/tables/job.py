@@ -115,6 +115,8 @@ class JobRow(Base):
     __table_args__ = (
         Index("ix_job_claim", text("priority DESC"), "id", postgresql_where=text("state = 'READY'")),
         Index("ix_job_state", "state", "id"),
+        Index("ix_job_bound", "node_id", "id", postgresql_where=text("state = 'READY' AND node_id IS NOT NULL")),
+        Index("ix_job_error", "error_kind", "id", postgresql_where=text("error_kind IS NOT NULL")),
         Index("ix_job_ended", "ended_at"),
         CheckConstraint("tries >= 1", "tries_positive"),
     )

@@ -210,8 +210,8 @@ def _tangent(ra0: float, dec0: float, reach_deg: float) -> Project:
 
 
 def _hammer(ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
-    """Project the whole sky, right ascension 0 in the middle; outlines near the rim are held inside it."""
-    a, d = np.radians(np.clip(_signed(ra), -180.0, 180.0)), np.radians(dec)
+    """Project the whole sky, right ascension 180 in the middle as on the sky map; outlines near the rim stay inside."""
+    a, d = np.radians(np.clip(_signed(ra - 180.0), -180.0, 180.0)), np.radians(dec)
     z = np.sqrt(1.0 + np.cos(d) * np.cos(a / 2))
     scale = min((WIDTH / 2 - MARGIN) / (2 * math.sqrt(2)), (HEIGHT / 2 - MARGIN) / math.sqrt(2))
     x = 2 * math.sqrt(2) * np.cos(d) * np.sin(a / 2) / z
@@ -231,8 +231,8 @@ def _signed(ra: Floats) -> Floats:
 def _grid(project: Project, middle: tuple[float, float] | None, reach_deg: float) -> tuple[str, tuple[Label, ...]]:
     """Return lines of right ascension and declination as one path, with labels."""
     if middle is None:
-        ras, decs = [-179.999, -120.0, -60.0, 0.0, 60.0, 120.0, 179.999], [-60.0, -30.0, 0.0, 30.0, 60.0]
-        span_ra, span_dec = (-179.999, 179.999), (-90.0, 90.0)
+        ras, decs = [0.001, 60.0, 120.0, 180.0, 240.0, 300.0, 359.999], [-60.0, -30.0, 0.0, 30.0, 60.0]
+        span_ra, span_dec = (0.001, 359.999), (-90.0, 90.0)
     else:
         ra0, dec0 = middle
         low, high = max(-89.0, dec0 - 1.3 * reach_deg), min(89.0, dec0 + 1.3 * reach_deg)
@@ -244,7 +244,7 @@ def _grid(project: Project, middle: tuple[float, float] | None, reach_deg: float
     for ra in ras:
         x, y = project(np.full(41, ra), span_dec[0] + along * (span_dec[1] - span_dec[0]))
         parts.append(_line(x, y))
-        if 24 < x[20] < WIDTH - 24 and (middle is not None or abs(ra) < 179):
+        if 24 < x[20] < WIDTH - 24 and (middle is not None or 1.0 < ra < 359.0):
             at = 20 if middle is None else int(np.argmin(np.abs(y - (HEIGHT - 6))))
             labels.append(Label(round(float(x[at]), 1), HEIGHT - 4 if middle else HEIGHT / 2 + 11, f"{ra % 360.0:g}°"))
     for dec in decs:

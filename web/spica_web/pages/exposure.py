@@ -9,15 +9,12 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
-from spica.db.overview import list_images
-from spica.db.pages.listing import Facets, facets
+from spica.db.pages.listing import Facets, ImageLine, facets, read_lines
 from spica.db.snapshot import KINDS, Snapshot, ordered
-from spica.db.tables.image import ImageRow
 from spica.model.errors import RecipeError
 from spica.model.image import ImageKind, ImageState
-from spica.model.overview import ImageEntry
 from spica.model.selection import FIELDS, Field
-from spica_web.deps import Site, Visitor, site_of
+from spica_web.deps import Visitor, site_of
 from spica_web.query import PAGE_SIZE, ImageQuery, Paging, RuleFault, fault_of, read_query
 from spica_web.render import Page, render
 from spica_web.tables import check_length, table_response, wanted_form
@@ -70,7 +67,7 @@ class ExposuresPage(Page):
     facets: Facets
     states: tuple[str, ...]
     columns: tuple[Column, ...]
-    rows: list[ImageEntry]
+    rows: list[ImageLine]
     paging: Paging
     all: int
     age_s: float
@@ -95,6 +92,8 @@ def exposures_page(request: Request, person: Visitor) -> Response:
         ids = snapshot.images.id[ordered(snapshot, found, query.sort, 0, len(found))].tolist()
         return table_response(request, EXPOSURES, form, exposure_rows(site, person, ids), len(ids))
     shown = ordered(snapshot, found, query.sort, (query.page - 1) * PAGE_SIZE, PAGE_SIZE)
+    with site.read() as session:
+        rows = read_lines(session, snapshot.images.id[shown].tolist())
     page = ExposuresPage(
         title="Exposures",
         nav="exposures",
@@ -102,7 +101,7 @@ def exposures_page(request: Request, person: Visitor) -> Response:
         facets=facets(snapshot),
         states=tuple(s.value for s in STATES),
         columns=COLUMNS,
-        rows=_entries(site, snapshot.images.id[shown].tolist()),
+        rows=rows,
         paging=Paging(query.page, PAGE_SIZE, len(found)),
         all=_all(snapshot),
         age_s=snapshot.age_s,
@@ -110,15 +109,6 @@ def exposures_page(request: Request, person: Visitor) -> Response:
         fields=tuple(FIELDS.values()),
     )
     return render(request, page)
-
-
-def _entries(site: Site, ids: list[int]) -> list[ImageEntry]:
-    """Return images as the tables hold them now, in the order of their ids given."""
-    if not ids:
-        return []
-    with site.read() as session:
-        entries = {e.id: e for e in list_images(session, site.workspace, [ImageRow.id.in_(ids)])}
-    return [entries[i] for i in ids if i in entries]
 
 
 def _all(snapshot: Snapshot) -> int:

@@ -154,8 +154,10 @@ def _late(
     found = _late_work(waiting, jobs, nodes, flow)
     if flow.night is not None:
         night = flow.night
-        gaps = shelf.get("gaps", (snapshot.version, night), lambda: _gaps(session, snapshot, night))
-        short = shelf.get("short", (snapshot.version, night), lambda: short_fields(snapshot.images, night))
+        images, cache = snapshot.images, snapshot.cache
+        gaps = cache.get(("gaps", night), (images.name, images.night), lambda: _gaps(session, snapshot, night))
+        known = (images.object, images.filter, images.night)
+        short = cache.get(("short", night), known, lambda: short_fields(images, night))
         found += _late_night(night, gaps, short)
     return found
 

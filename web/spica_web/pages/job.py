@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from spica.db.node import list_nodes
 from spica.db.overview import list_jobs
-from spica.db.pages.failure import newest_causes
+from spica.db.pages.failure import Cause, newest_causes
 from spica.db.pages.image import OutcomeEntry
 from spica.db.pages.job import (
     AttemptEntry,
@@ -169,7 +169,7 @@ def jobs_page(request: Request, person: Viewer, before: int | None = None, after
         counts = count_jobs(site, session, query.plan)
         found = slice_jobs(session, bounds_of(site, session, query), PAGE_SIZE, before, after)
         asks = query.state in ("", "FAILED") and not query.narrow and before is None and after is None
-        causes = newest_causes(session) if asks and counts.get("FAILED") else []
+        causes = _causes(site, session) if asks and counts.get("FAILED") else []
         nodes = tuple(n.name for n in list_nodes(session))
     page = JobsPage(
         title="Jobs",
@@ -189,6 +189,15 @@ def jobs_page(request: Request, person: Viewer, before: int | None = None, after
         said=ordered_words(request),
     )
     return render(request, page)
+
+
+def _causes(site: Site, session: Session) -> list[Cause]:
+    """Return why the newest jobs failed; kept until a job's state changes."""
+    try:
+        snapshot = site.snapshot()
+    except TransientError:
+        return newest_causes(session)
+    return snapshot.cache.get("causes", (snapshot.jobs.state,), lambda: newest_causes(session))
 
 
 def _key(number: int | None) -> int | None:

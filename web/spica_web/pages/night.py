@@ -180,12 +180,14 @@ def nights_of(shelf: Shelf, snapshot: Snapshot) -> list[NightEntry]:
 def _missing(site: Site, shelf: Shelf, snapshot: Snapshot, nights: Sequence[date]) -> dict[date, int]:
     """Return how many running numbers each night lacks."""
 
+    images = snapshot.images
+
     def make() -> dict[date, int]:
         names = {n: _names(snapshot, n) for n in nights}
         with site.read() as session:
             return {n: sum(g.n for g in gaps) for n, gaps in find_gaps(session, names).items()}
 
-    return shelf.get(("missing", tuple(nights)), snapshot.version, make)
+    return snapshot.cache.get(("missing", tuple(nights)), (images.name, images.night), make)
 
 
 def _names(snapshot: Snapshot, night: date) -> list[str]:

@@ -26,7 +26,7 @@ from spica.db.pages.image import (
     read_products_of_plan,
     read_reasons,
 )
-from spica.db.pages.listing import read_distributions
+from spica.db.pages.listing import distributions, stack_filters
 from spica.db.pages.stack import (
     InputEntry,
     WhyNot,
@@ -36,7 +36,6 @@ from spica.db.pages.stack import (
     read_deliveries,
     read_footprints,
     read_inputs,
-    read_stack_filters,
     read_stack_row,
     read_why_not,
     stack_ids,
@@ -262,7 +261,7 @@ def stacks_page(request: Request, person: Visitor) -> Response:
             limit=PAGE_SIZE,
             offset=(page - 1) * PAGE_SIZE,
         )
-        filters = read_stack_filters(session, query.wanted)
+    filters = stack_filters(site.snapshot(), query.wanted)
     total = counts.get(query.state, 0) if query.state else sum(counts.values())
     states = tuple(s.value for s in STATES)
     title = "Stacks" if query.wanted is ImageKind.STACK else "Calibrated copies"
@@ -311,7 +310,7 @@ def _read_page(
         stack=stack,
         entry=shown_stack(person, list_stacks(session, site.workspace, [ImageRow.id == image.id])[0]),
         measure=measure,
-        lines=measure_lines(measure, read_distributions(session, image), {}),
+        lines=measure_lines(measure, distributions(site.snapshot(), image.id), {}),
         reasons=read_reasons(session, image.id),
         preview=preview_of(products),
         plots=_unique(plots or plots_of(products)),

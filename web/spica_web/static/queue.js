@@ -328,7 +328,7 @@
     one("[data-pace]").textContent = paint.known(mean) ? `${mean.toFixed(1)} s/image` : "";
     const differ = one("[data-differ]");
     const words = { ...queue, kind: "disagree" };
-    differ.textContent = progress.disagree ? `${progress.disagree} disagree` : "";
+    differ.textContent = `${progress.disagree} disagree`;
     differ.href = `/grade?${new URLSearchParams(Object.entries(words).filter(([, v]) => v))}`;
   };
 
@@ -422,7 +422,7 @@
     one("[data-plot-picture]").alt = name;
     one("#plot").showModal();
   };
-  all("[data-open-keys]").forEach((b) => b.addEventListener("click", () => { one("#keys").close(); keys.showModal(); }));
+  document.addEventListener("spica-keys", () => { one("#keys").close(); keys.showModal(); });
 
   /* Claims go on while the page is seen, and end with it. */
   setInterval(() => { if (!document.hidden) ask(0); }, BEAT_MS);

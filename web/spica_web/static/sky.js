@@ -369,7 +369,7 @@
           "+": acts.in, "=": acts.in, "-": acts.out, 0: acts.whole,
           ArrowLeft: () => { view.ra += turn; moved(); }, ArrowRight: () => { view.ra -= turn; moved(); },
           ArrowUp: () => { view.dec += step; moved(); }, ArrowDown: () => { view.dec -= step; moved(); },
-          "?": () => document.querySelector("#keys").showModal(),
+          "?": () => document.dispatchEvent(new Event("spica-keys")),
         };
         if (e.key === "Enter" && e.target === canvas && !whole()) { e.preventDefault(); list([view.ra, view.dec]); return; }
         if (!keys[e.key] || (whole() && e.key.startsWith("Arrow"))) return;

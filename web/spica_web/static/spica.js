@@ -70,23 +70,21 @@
   const open = () => { const row = rows()[at]; if (row) one("a", row).click(); };
   const follow = (name) => { const link = one(`[data-key="${name}"]`); if (link) link.click(); return Boolean(link); };
 
-  /* The picture. */
-  const picture = one("[data-picture]");
-  let stretch = 0;
-  const acts = {
-    stretch() { picture.classList.remove(`stretch${stretch}`); stretch = (stretch + 1) % 4; picture.classList.add(`stretch${stretch}`); },
-    full() { picture.classList.toggle("full"); },
-  };
-  if (picture) {
-    all("[data-act]", picture).forEach((b) => b.addEventListener("click", () => acts[b.dataset.act]()));
-    const shown = one("img", picture);
-    if (shown) shown.addEventListener("dblclick", () => acts.full());
-  }
-
+  /* The keys of this very page: a line stands there when what it acts on does. */
   const dialog = one("#keys");
-  all("[data-open-keys]").forEach((b) => b.addEventListener("click", () => dialog.showModal()));
+  const ACTED_ON = {
+    grading: "[data-grading]", rows: "table[data-rows]", turn: '[data-key="next"], [data-key="previous"]', up: '[data-key="up"]', slash: "[data-slash]",
+    picture: "[data-viewer]", map: "[data-sky]:not([data-small])", editor: "[data-editor]", judge: "[data-submit]",
+  };
+  const tellKeys = () => {
+    all("[data-for]", dialog).forEach((line) => { line.hidden = !one(ACTED_ON[line.dataset.for], one("#main")); });
+    dialog.showModal();
+  };
+  const ownKeys = document.body.dataset.keys === "own";
+  document.addEventListener("spica-keys", tellKeys);
+  all("[data-open-keys]").forEach((b) => b.addEventListener("click", (e) => { e.preventDefault(); document.dispatchEvent(new Event("spica-keys")); }));
 
-  if (document.body.dataset.keys !== "own") document.addEventListener("keydown", (e) => {
+  if (!ownKeys) document.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing) return;
     if (e.key === "Escape" && typing(document.activeElement)) { document.activeElement.blur(); return; }
     if (typing(e.target) || (dialog && dialog.open)) return;
@@ -94,12 +92,10 @@
     const forward = key === "j" || key === "ArrowDown" || key === "ArrowRight";
     const back = key === "k" || key === "ArrowUp" || key === "ArrowLeft";
     let done = true;
-    if (key === "?") dialog.showModal();
+    if (key === "?") tellKeys();
     else if (/^[abcd]$/.test(key) && one("[data-grading]")) done = follow(`grade-${key.toUpperCase()}`);
     else if (key === "z") done = follow("undo");
     else if (key === "/") { const box = one("[data-slash]"); if (box) { box.focus(); box.select(); } }
-    else if (key === "s" && picture) acts.stretch();
-    else if (key === "f" && picture) acts.full();
     else if (forward && one("table[data-rows]")) mark(at + 1);
     else if (back && one("table[data-rows]")) mark(at - 1);
     else if (forward && key !== "ArrowDown") done = follow("next");
@@ -117,20 +113,29 @@
     history.replaceState(null, "", here);
   }
 
-  /* The picture of the next exposure is fetched before it is asked for. */
-  const next = one('a[data-key="next"]');
-  if (next && picture) {
-    setTimeout(async () => {
-      const reply = await fetch(next.href).catch(() => null);
-      if (!reply || !reply.ok) return;
-      const page = new DOMParser().parseFromString(await reply.text(), "text/html");
-      const image = one("[data-picture] img", page);
-      if (image) new Image().src = image.getAttribute("src");
-    }, 300);
-  }
-
   /* Live pages: an event names what changed; the page is fetched again at most every three seconds, and only the
-     parts that bear its name are replaced. */
+     parts that bear its name are replaced. Where somebody writes, has written or draws, a part stays as it is; focus,
+     scroll and what was unfolded are kept. */
+  const written = (field) => (/^(checkbox|radio)$/.test(field.type) ? field.checked !== field.defaultChecked
+    : field.tagName === "SELECT" ? !field.options[field.selectedIndex]?.defaultSelected && field.selectedIndex > 0
+      : field.type !== "hidden" && field.value !== field.defaultValue);
+  const busy = (part) => (part.contains(document.activeElement) && typing(document.activeElement))
+    || all("input, select, textarea", part).some(written) || Boolean(one('[data-draw][aria-pressed="true"]', part));
+  const REACHED = "a, button, summary, [tabindex]";
+  const swap = (old, fresh) => {
+    const now = document.importNode(fresh, true);
+    const rolled = all("*", old).filter((n) => n.scrollTop || n.scrollLeft).map((n) => [n.className, n.scrollTop, n.scrollLeft]);
+    const unfolded = all("details", old).map((n) => n.open);
+    const focus = old.contains(document.activeElement) ? all(REACHED, old).indexOf(document.activeElement) : -1;
+    old.replaceWith(now);
+    all("details", now).forEach((n, i) => { if (i in unfolded) n.open = unfolded[i]; });
+    rolled.forEach(([name, top, left]) => {
+      const found = all("*", now).find((n) => n.className === name && n.scrollHeight > n.clientHeight - 1);
+      if (found) { found.scrollTop = top; found.scrollLeft = left; }
+    });
+    const again = all(REACHED, now)[focus];
+    if (again) again.focus({ preventScroll: true });
+  };
   const parts = () => all("[data-live]").filter((n) => !n.parentElement.closest("[data-live]"));
   const speaks = (word) => {
     const [noun] = word.split(":");
@@ -148,10 +153,10 @@
     const fresh = new Map(all("[data-live]", page).map((n) => [n.dataset.live, n]));
     parts().forEach((old) => {
       const now = fresh.get(old.dataset.live);
-      if (!now || now.outerHTML === old.outerHTML || (old.contains(document.activeElement) && typing(document.activeElement))) return;
-      old.replaceWith(document.importNode(now, true));
+      if (now && now.outerHTML !== old.outerHTML && !busy(old)) swap(old, now);
     });
-    if (at >= 0) mark(at);
+    const row = rows()[at];
+    if (row) row.classList.add("at");
   };
   const plan = () => {
     if (planned > 0) return;
