@@ -20,6 +20,8 @@ MAX_MARKS = 500
 """Standing marks of one image; who needs more grades it D."""
 MAX_REGIONS = 200
 
+_DRAWER, _TAKER = aliased(PersonRow), aliased(PersonRow)
+
 
 @dataclass(frozen=True)
 class MarkEntry:
@@ -126,11 +128,10 @@ def _tell(session: Session, image_id: int) -> None:
 
 def marks_of(session: Session, image_id: int, *, standing_only: bool = True) -> list[MarkEntry]:
     """Return the marks of an image in the order they were drawn: two statements."""
-    drawer, taker = aliased(PersonRow), aliased(PersonRow)
     query = (
-        select(MarkRow, drawer.name, taker.name)
-        .outerjoin(drawer, drawer.id == MarkRow.person_id)
-        .outerjoin(taker, taker.id == MarkRow.withdrawn_by_id)
+        select(MarkRow, _DRAWER.name, _TAKER.name)
+        .outerjoin(_DRAWER, _DRAWER.id == MarkRow.person_id)
+        .outerjoin(_TAKER, _TAKER.id == MarkRow.withdrawn_by_id)
         .where(MarkRow.image_id == image_id)
         .order_by(MarkRow.id)
     )

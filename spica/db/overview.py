@@ -31,6 +31,7 @@ from spica.model.overview import (
 )
 from spica.model.product import Role
 
+SOLUTION = aliased(SolutionRow)
 SILENT_S = 30.0
 """A node without a heartbeat for so long is no longer alive, s."""
 
@@ -145,7 +146,7 @@ def list_stacks(
     offset: int = 0,
 ) -> list[StackEntry]:
     """Return stacks and calibrated copies as the JSON contract has them."""
-    solution = aliased(SolutionRow)
+    solution = SOLUTION
     newest = select(func.max(SolutionRow.id)).where(SolutionRow.plan_id == ImageRow.plan_id)
     query = (
         select(ImageRow, MeasureRow, StackRow, solution)

@@ -372,7 +372,7 @@ def test_an_operators_whole_night_at_the_pages(night: Night) -> None:
     told = shift.work(night.folder, orders)
     assert (len(told.graded), told.n_bulk, told.n_first, told.n_second) == (30, 18, 9, 5)
     with open_database(read_workspace(night.folder)) as database, database.read() as session:
-        names = dict(session.execute(select(ImageRow.id, ImageRow.name)).tuples().all())
+        names = dict(session.execute(select(ImageRow.id, ImageRow.name)).all())
         human = select(GradeRow).where(GradeRow.source == GradeSource.HUMAN)
         given = list(session.scalars(human.order_by(GradeRow.id)))
         queued = [g for g in given if g.bulk_id is None and g.seconds is not None]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import hpgeom
@@ -13,7 +14,7 @@ import pytest
 from spica.algorithms.skymap import angular_separation
 from spica.db.pages.night import list_nights, list_objects, list_runs, missing_names
 from spica.db.pages.skycell import centre_cells, order_of_view, shown_rows, sky_cells
-from spica.db.pages.survey import read_flow
+from spica.db.pages.survey import read_flow, short_fields
 from spica.db.pages.tally import medians
 from spica_web.deps import Site
 from spica_web.kept import Shelf
@@ -123,3 +124,32 @@ def test_a_dear_value_rests_and_a_cheap_one_is_always_new() -> None:
     assert shelf.get("dear", 1, make(1.0)) == 3
     now[0] += 5.0
     assert shelf.get("dear", 2, make(1.0)) == 3  # rests for 20 s
+
+
+def test_fields_are_short_of_their_own_median(database: Any, survey: Any, site: Site) -> None:
+    """Against counting by hand, on nights drawn at random."""
+    images = site.snapshot().images
+    rng = np.random.default_rng(3)
+    n = len(images.id)
+    many = 60
+    rows = rng.integers(0, n, n * many)
+    mask = (images.kind[rows] == 0) & (images.frame[rows] == 0) & (images.object[rows] >= 0)
+    drawn = dataclasses.replace(
+        images,
+        **{
+            f.name: getattr(images, f.name)[rows]
+            for f in dataclasses.fields(images)
+            if isinstance(getattr(images, f.name), np.ndarray)
+        },
+    )
+    nights = rng.choice(np.arange(100, 105), n * many, p=[0.3, 0.06, 0.2, 0.24, 0.2]).astype(np.int32)
+    drawn = dataclasses.replace(drawn, night=nights)
+    night = date(1970, 1, 1) + timedelta(days=101)
+    wanted = []
+    for pair in {(int(o), int(f)) for o, f in zip(drawn.object[mask], drawn.filter[mask], strict=True)}:
+        own = drawn.night[mask & (drawn.object == pair[0]) & (drawn.filter == pair[1])].tolist()
+        others = [own.count(d) for d in set(own) if d != 101]
+        if len(others) >= 3 and 0 < own.count(101) * 2 < int(np.median(others)):
+            wanted.append((own.count(101), int(np.median(others)), images.words["filter"][pair[1]]))
+    found = short_fields(drawn, night)
+    assert sorted((f.n, f.usual, f.filter) for f in found) == sorted(wanted) != []

@@ -166,15 +166,24 @@ def short_fields(images: ImageColumns, night: date, least: int = 3) -> list[Shor
     tonight = np.unique(np.column_stack([images.object, images.filter])[mask & (images.night == code)], axis=0)
     mask &= np.isin(images.object, tonight[:, 0]) if len(tonight) else False
     rows = np.flatnonzero(mask)
+    width = len(images.words["filter"]) + 1
+    pairs = images.object[rows].astype(np.int64) * width + images.filter[rows] + 1
+    first = int(images.night[rows].min()) if len(rows) else 0
+    days = images.night[rows].astype(np.int64) - first
+    span = int(days.max(initial=0)) + 1
+    seen, at, counts = np.unique(pairs * span + days, return_index=True, return_counts=True)
+    pair_of, day_of = seen // span, seen % span + first
+    wanted = tonight[:, 0].astype(np.int64) * width + tonight[:, 1] + 1 if len(tonight) else np.empty(0, np.int64)
     found = []
-    for object_code, filter_code in tonight.tolist():
-        own = rows[(images.object[rows] == object_code) & (images.filter[rows] == filter_code)]
-        days, counts = np.unique(images.night[own], return_counts=True)
-        others, n = counts[days != code], int(counts[days == code].sum())
+    for pair, low, high in zip(
+        wanted.tolist(), np.searchsorted(pair_of, wanted), np.searchsorted(pair_of, wanted, "right"), strict=True
+    ):
+        here = day_of[low:high] == code
+        others, n = counts[low:high][~here], int(counts[low:high][here].sum())
         usual = int(np.median(others)) if len(others) >= least else 0
         if n * 2 < usual:
-            name = word_of(images.words["object_name"], int(images.object_name[own[-1]]))
-            found.append(Short(name or "", word_of(images.words["filter"], filter_code), n, usual))
+            name = word_of(images.words["object_name"], int(images.object_name[rows[at[high - 1]]]))
+            found.append(Short(name or "", word_of(images.words["filter"], pair % width - 1), n, usual))
     return sorted(found, key=lambda f: f.n - f.usual)
 
 

@@ -220,22 +220,37 @@ class Cache:
         self._limit = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[Any, tuple[tuple[weakref.ref[Array], ...], Any]] = OrderedDict()
+        self._busy: dict[Any, threading.Lock] = {}
 
     def get(self, key: Any, sources: Sequence[Array], compute: Callable[[], T]) -> T:
-        """Return what was kept under a key for these arrays, else compute and keep it."""
+        """Return what was kept under a key for these arrays, else compute and keep it; one thread does, others wait."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is not None and _are(found[0], sources):
-                self._kept.move_to_end(key)
-                kept: T = found[1]
-                return kept
-        made = compute()
+            found = self._find(key, sources)
+            busy = self._busy.setdefault(key, threading.Lock())
+        if found is None:
+            with busy:
+                with self._lock:
+                    found = self._find(key, sources)
+                if found is None:
+                    found = (compute(),)
+                    self._keep(key, sources, found[0])
+        made: T = found[0]
+        return made
+
+    def _find(self, key: Any, sources: Sequence[Array]) -> tuple[Any] | None:
+        found = self._kept.get(key)
+        if found is None or not _are(found[0], sources):
+            return None
+        self._kept.move_to_end(key)
+        return (found[1],)
+
+    def _keep(self, key: Any, sources: Sequence[Array], made: Any) -> None:
         with self._lock:
             self._kept[key] = (tuple(weakref.ref(a) for a in sources), made)
             self._kept.move_to_end(key)
             while len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
-        return made
+                dropped, _ = self._kept.popitem(last=False)
+                self._busy.pop(dropped, None)
 
 
 def _are(kept: Sequence[weakref.ref[Array]], sources: Sequence[Array]) -> bool:

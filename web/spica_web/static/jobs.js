@@ -131,7 +131,7 @@
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     all("[data-slow]").forEach((old) => {
       const now = one(`[data-slow="${old.dataset.slow}"]`, page);
-      if (now && now.outerHTML !== old.outerHTML && !old.contains(document.activeElement)) old.replaceWith(document.importNode(now, true));
+      if (now && now.outerHTML !== old.outerHTML && !window.SpicaParts.busy(old)) window.SpicaParts.swap(old, now);
     });
   };
   const graph = one("[data-job-graph]");

@@ -136,6 +136,7 @@
     const again = all(REACHED, now)[focus];
     if (again) again.focus({ preventScroll: true });
   };
+  window.SpicaParts = { busy, swap };
   const parts = () => all("[data-live]").filter((n) => !n.parentElement.closest("[data-live]"));
   const speaks = (word) => {
     const [noun] = word.split(":");
