@@ -1,6 +1,7 @@
 """`python -m benchmarks`: simulate, run both chains beside each other, compare with truth, write `results.md`.
 
-`python -m benchmarks intake` measures the intake of exposures instead (`intake.py`).
+`python -m benchmarks intake` measures the intake of exposures instead (`intake.py`), `pages` the web pages with a large
+survey and twenty people (`pages.py`), `cone` rules within circles on ten million exposures (`cone.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import astromatic_chain, intake
+from benchmarks import astromatic_chain, cone, intake, pages
 from benchmarks.errors import compare_kron, mean_epoch, measure_stack
 from benchmarks.kernels import KernelCost
 from benchmarks.measure import Cost
@@ -36,6 +37,8 @@ from spica.reference.reading import read_reference
 from spica.steps.simulate import SurveyTruth
 
 RESULTS = Path(__file__).with_name("results.md")
+SECTIONS = ("Intake", "Pages", "Cones")
+"""Parts of the page that other benchmarks write."""
 
 
 def measure(folder: Path, size: Size, rounds: int = 1, slots: int = 2, kernels: bool = True) -> Measured:
@@ -138,6 +141,10 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["intake"]:
         return intake.main(words[1:])
+    if words[:1] == ["pages"]:
+        return pages.main(words[1:])
+    if words[:1] == ["cone"]:
+        return cone.main(words[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--exposures", type=int, default=8)
     parser.add_argument("--grid", type=int, default=2, help="detectors along a side")
@@ -153,10 +160,12 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         page = write_report(measure(folder, size, options.rounds, options.slots))
-    kept = section_of(options.output.read_text(encoding="utf-8"), "Intake") if options.output.is_file() else ""
+    before = options.output.read_text(encoding="utf-8") if options.output.is_file() else ""
     options.output.write_text(page.rstrip() + "\n", encoding="utf-8")
-    if kept:
-        write_section(options.output, "Intake", kept)
+    for heading in SECTIONS:
+        kept = section_of(before, heading)
+        if kept:
+            write_section(options.output, heading, kept)
     print(page)
     return 0
 

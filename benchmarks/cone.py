@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from benchmarks.report import write_section
 from spica.db.cone import ids_in_cone
 from spica.db.embedded import start_server
 from spica.db.engine import Database, copy_rows
@@ -28,6 +30,7 @@ from spica.model.association import Circle
 from spica.model.image import ImageKind
 from spica.model.selection import And, Within, parse_rule
 
+RESULTS = Path(__file__).with_name("results.md")
 RULE = "seeing < 0.9 and grade in (A, B)"
 PLACES = 200_000
 """Different places; each is taken by many exposures, as fields are, shifted by dithers of the key's lower bits."""
@@ -131,13 +134,15 @@ def point(session: Session, ra: float, dec: float) -> int:
     return len(images_near(session, Circle(ra, dec, 1e-6), ImageKind.EXPOSURE, 10_000))
 
 
-def main() -> None:
-    """Fill, measure, print."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fill, measure, print and write the section; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000, help="exposures")
     parser.add_argument("--count", type=int, default=200, help="questions of each kind")
     parser.add_argument("--folder", type=Path, default=None, help="where the scratch database goes")
-    words = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=RESULTS, help="page to write the section to")
+    words = parser.parse_args(arguments)
+    lines: list[str] = []
     with tempfile.TemporaryDirectory(dir=words.folder, prefix="cone-") as name:
         server = start_server(Path(name) / "db", Path(name) / "run", fsync=False)
         with Database(server.url, server) as database:
@@ -147,11 +152,16 @@ def main() -> None:
             for label, ask in questions.items():
                 measure(database, ask, 20, 1)
                 t = measure(database, ask, words.count, 2)
-                print(
-                    f"{label}: p50 {t.p50_ms:.1f} ms, p95 {t.p95_ms:.1f} ms, "
-                    f"longest {t.longest_ms:.1f} ms, {t.rows:.0f} rows"
-                )
+                lines.append(f"| {label} | {t.p50_ms:.1f} | {t.p95_ms:.1f} | {t.longest_ms:.1f} | {t.rows:.0f} |")
+                print(lines[-1], flush=True)
+    head = (
+        f"\n{words.rows:,} exposures; the rule `{RULE}` within circles at {words.count} random "
+        "places of the survey, one connection; the goal is 20 ms.\n\n"
+        "| question | median ms | p95 ms | longest ms | rows |\n| --- | ---: | ---: | ---: | ---: |\n"
+    )
+    write_section(words.output, "Cones", head + "\n".join(lines) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -202,7 +202,8 @@ STATEMENTS = (
     """INSERT INTO file (id, sha256, size, kind, name)
     SELECT id, lpad(to_hex(id), 64, '0'), 64000000, 'exposure', 1000000 + id || 'p.fits.fz' FROM drawn ORDER BY id""",
     """INSERT INTO image (id, kind, state, name, file_id, plan_id, frame_type, instrument, telescope, object,
-        object_raw, object_key, filter, filter_raw, run, night, exptime_s, mjd, airmass, ra_deg, dec_deg, radius_deg, healpix,
+        object_raw, object_key, filter, filter_raw, run, night, exptime_s, mjd, airmass, ra_deg, dec_deg, radius_deg,
+        healpix,
         position_source, n_detectors, mag_system, quality_id, grade_id, solution_id, created_at)
     SELECT d.id, 'exposure', CASE WHEN luck < 0.05 THEN 'registered' WHEN luck < 0.07 THEN 'rejected'
         WHEN taken THEN 'calibrated' ELSE 'assessed' END::image_state, 1000000 + d.id || 'p', d.id,

@@ -24,7 +24,7 @@ from spica_web.events import EventHub
 from spica_web.guard import Guard, Hosts, hosts_for
 from spica_web.render import STATIC
 
-THREADS = 12
+THREADS = 5
 """Requests worked on at once; fewer than the database's pool has connections."""
 
 

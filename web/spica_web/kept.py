@@ -17,9 +17,9 @@ from spica.model.errors import SpicaError
 V = TypeVar("V")
 log = logging.getLogger("spica_web")
 
-CHEAP_S = 0.05
+CHEAP_S = 0.01
 """What costs less is made anew for each version."""
-REST = 20.0
+REST = 50.0
 """What costs more rests for so many times its cost: one core is never busy with it for more than a twentieth."""
 MAX_VALUES = 200
 

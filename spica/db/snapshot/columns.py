@@ -215,7 +215,7 @@ class Cache:
     A new version of the snapshot shares the arrays that did not change, so what was computed from them still holds.
     """
 
-    def __init__(self, limit: int = 96) -> None:
+    def __init__(self, limit: int = 1000) -> None:
         """Keep at most `limit` results."""
         self._limit = limit
         self._lock = threading.Lock()

@@ -38,7 +38,6 @@ from spica.model.image import ImageKind, normalise_object
 from spica.model.record import to_json
 from spica.model.selection.rule import quoted
 from spica_web.deps import Visitor, site_of
-from spica_web.kept import Shelf, shelf_of
 from spica_web.place import Place, read_place
 from spica_web.public import is_guest
 from spica_web.render import Page, render
@@ -126,7 +125,7 @@ def look_for(request: Request, person: Person, words: str, limit: int) -> FindAn
     if not words:
         return FindAnswer(words, None, [])
     numbered, place = _NUMBERED.fullmatch(words), read_place(words)
-    snapshot, shelf = site.snapshot(), shelf_of(request)
+    snapshot = site.snapshot()
     with site.read() as session:
         if numbered and not is_guest(person):
             groups = _numbered(session, numbered[1].lower(), int(numbered[2]))
@@ -136,7 +135,7 @@ def look_for(request: Request, person: Person, words: str, limit: int) -> FindAn
             groups = _at_place(session, place, limit)
         else:
             aliases = site.workspace.object_aliases
-            groups = _named(session, snapshot, shelf, words, normalise_object(words, aliases), limit)
+            groups = _named(session, snapshot, words, normalise_object(words, aliases), limit)
             groups += [] if is_guest(person) else _kept(session, words, limit)
     groups = [g for g in groups if g.n]
     return FindAnswer(words, _goes(words, groups), groups)
@@ -184,9 +183,9 @@ def _list_of(rule: str) -> str:
     return f"/exposures?rule={quote(rule)}"
 
 
-def _named(session: Session, snapshot: Snapshot, shelf: Shelf, words: str, key: str, limit: int) -> list[HitGroup]:
+def _named(session: Session, snapshot: Snapshot, words: str, key: str, limit: int) -> list[HitGroup]:
     images = snapshot.images
-    groups = [_images(session, snapshot, shelf, words, limit)]
+    groups = [_images(session, snapshot, words, limit)]
     objects = find_objects(images, key, limit)
     groups.append(_words("Objects", objects, lambda w: f"/exposures?object={quote(w)}"))
     groups.append(_words("Tags", find_tags(images, words, limit), lambda w: _list_of(f"tag = {quoted(w)}")))
@@ -196,14 +195,14 @@ def _named(session: Session, snapshot: Snapshot, shelf: Shelf, words: str, key: 
     return groups
 
 
-def _images(session: Session, snapshot: Snapshot, shelf: Shelf, words: str, limit: int) -> HitGroup:
+def _images(session: Session, snapshot: Snapshot, words: str, limit: int) -> HitGroup:
     """Return images by name: that very name, then those that begin so, then those that contain the words."""
     found = {i.id: i for i in (*find_exact(session, words), *find_prefix(session, words, limit + 1))}
     if len(found) <= limit and len(words) > 1:
         images = snapshot.images
-        index = shelf.get("names", snapshot.version, lambda: (index_names(images), images.id))
-        rows = find_inside(index[0], words, limit + 1)
-        inside = [int(i) for i in index[1][rows] if int(i) not in found]
+        index = snapshot.cache.get("names", (images.name,), lambda: index_names(images))
+        rows = find_inside(index, words, limit + 1)
+        inside = [int(i) for i in images.id[rows] if int(i) not in found]
         found |= {i.id: i for i in (find_ids(session, inside) if inside else [])}
     shown = list(found.values())[:limit]
     more = _list_of(f"name like {quoted(f'*{words}*')}") if len(found) > limit else ""
