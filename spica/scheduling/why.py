@@ -37,9 +37,8 @@ class Why:
 
     @property
     def words(self) -> str:
-        """What decided, as a sentence of its own."""
-        said = self.sentence.partition(": ")[2]
-        return said[:1].upper() + said[1:]
+        """What decided, without the name of the image."""
+        return self.sentence.partition(": ")[2]
 
 
 def why_image(session: Session, image_id: int, stack_id: int | None = None, limit: int | None = None) -> list[Why]:

@@ -6,8 +6,8 @@
   const all = (words, root = document) => [...root.querySelectorAll(words)];
   const ROWS_MS = 1000;
   const COUNTS_MS = 5000;
-  const SLOW_MS = 12000;
-  const GRAPH_MS = 4000;
+  const SLOW_MS = 4000;
+  const GRAPH_MS = 1500;
   const MAX_IDS = 200;
 
   /* A date acts at once, as the choices beside it do. */

@@ -20,7 +20,8 @@
 
   document.addEventListener("click", (e) => {
     const draw = e.target.closest("[data-draw]");
-    if (draw && viewer()) {
+    if (draw && viewer() && !viewer().shown) said("The picture is still coming; press again when it stands.");
+    else if (draw && viewer()) {
       const shape = draw.getAttribute("aria-pressed") === "true" ? null : draw.dataset.draw;
       viewer().draw(shape);
       press(shape);
