@@ -108,13 +108,13 @@ def database_template(database_server: EmbeddedServer) -> str:
 
 
 @pytest.fixture
-def make_database(database_server: EmbeddedServer, database_template: str) -> Iterator[Callable[[], Database]]:
-    """Return a maker of migrated, empty databases; they are dropped after the test."""
+def make_database(database_server: EmbeddedServer, database_template: str) -> Iterator[Callable[..., Database]]:
+    """Return a maker of migrated databases, empty or copies of a template; they are dropped after the test."""
     with contextlib.ExitStack() as stack:
 
-        def make() -> Database:
+        def make(template: str = database_template) -> Database:
             name = f"test_{uuid.uuid4().hex[:12]}"
-            _sql(database_server, f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY FILE_COPY")
+            _sql(database_server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
             stack.callback(_sql, database_server, f"DROP DATABASE {name} WITH (FORCE)")
             return stack.enter_context(Database(database_server.url_of(name)))
 
@@ -122,9 +122,20 @@ def make_database(database_server: EmbeddedServer, database_template: str) -> It
 
 
 @pytest.fixture
-def database(make_database: Callable[[], Database]) -> Database:
+def database(make_database: Callable[..., Database]) -> Database:
     """Return a migrated database without rows, of this test alone."""
     return make_database()
+
+
+@pytest.fixture(scope="session")
+def make_template(database_server: EmbeddedServer, database_template: str) -> Callable[[str], str]:
+    """Return a maker of templates: empty databases that are filled once and copied often; it gives their URL."""
+
+    def make(name: str) -> str:
+        _sql(database_server, f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY FILE_COPY")
+        return database_server.url_of(name)
+
+    return make
 
 
 @pytest.fixture
@@ -216,7 +227,16 @@ def world(database: Database, workspace: Workspace) -> World:
     return World(database, workspace)
 
 
-FIRST = ("walk", "test_wheel.py", "daemon", "benchmarks", "test_astromatic.py")
+FIRST = (
+    "walk",
+    "test_wheel.py",
+    "daemon",
+    "benchmarks",
+    "test_astromatic.py",
+    "test_queue_browser.py",
+    "test_browser.py",
+    "web",
+)
 """What lasts longest begins first, so that the last process to end does not work alone."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from playwright.sync_api import expect
 from sqlalchemy.orm import Session
 
 from spica.db import job as jobs
@@ -31,7 +34,7 @@ from spica.db.tables.product import SourceRow
 from spica.files.header import make_cards, pack_headers
 from spica.files.jobfolder import LOG, attempt_folder
 from spica.files.preview import make_preview, png_bytes
-from spica.files.workspace import Workspace
+from spica.files.workspace import Workspace, init_workspace, read_workspace
 from spica.instruments.registry import load_instruments
 from spica.model.association import Association, Mode
 from spica.model.grade import GradeLimits, GradeRecord, grade_by_limits
@@ -104,6 +107,11 @@ def corners(
     return tuple((ra0 + i * half_deg / c, dec0 + j * half_deg) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1)))
 
 
+def say_alive(session: Session, node: int) -> None:
+    """Beat once for the node of the sample."""
+    beat(session, node, Beat(slots=4, busy=1, disk_free_bytes=812_000_000_000, load=1.37))
+
+
 class Builder:
     """Writes the sample by the functions that the daemon uses, job by job."""
 
@@ -111,7 +119,7 @@ class Builder:
         """Begin on an empty database."""
         self.session, self.workspace, self.rng, self.side = session, workspace, rng, side
         self.node = know_node(session, workspace.node, "ocs1")
-        beat(session, self.node, Beat(slots=4, busy=1, disk_free_bytes=812_000_000_000, load=1.37))
+        say_alive(session, self.node)
         know_node(session, "ocs2", "ocs2")
         self.made = Survey()
         self.recipe = Recipe()
@@ -536,11 +544,47 @@ def fill_survey(session: Session, workspace: Workspace, n: int = 9, side: int = 
     return made
 
 
+TEMPLATE = "spica_web_sample"
+expect.set_options(timeout=20_000)  # pages are waited for, however busy the machine is
+
+
+@dataclass
+class Sample:
+    """The sample as it was written once: its ids, and the workspace whose files are copied."""
+
+    made: Survey
+    workspace: Workspace
+
+
+@pytest.fixture(scope="session")
+def sample(make_template: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """Write the sample once, to a database that others are copies of."""
+    folder = init_workspace(tmp_path_factory.mktemp("sample") / "survey").folder
+    config = folder / "spica.toml"
+    config.write_text('node = "n1"\n' + config.read_text())
+    workspace = read_workspace(folder)
+    with Database(make_template(TEMPLATE)) as database, database.begin() as session:
+        made = fill_survey(session, workspace)
+    return Sample(made, workspace)
+
+
 @pytest.fixture
-def survey(database: Database, workspace: Workspace) -> Survey:
-    """Return the sample, written to the database of this test."""
+def database(request: pytest.FixtureRequest, make_database: Callable[..., Database]) -> Database:
+    """Return a database of this test alone: a copy of the sample where the test asks for it, else without rows."""
+    if "survey" not in request.fixturenames:
+        return make_database()
+    request.getfixturevalue("sample")
+    return make_database(TEMPLATE)
+
+
+@pytest.fixture
+def survey(database: Database, workspace: Workspace, sample: Sample) -> Survey:
+    """Return the sample, in the database and the folders of this test; its node has just been heard of."""
+    for name, root in sample.workspace.roots.items():
+        shutil.copytree(root, workspace.roots[name], dirs_exist_ok=True)
     with database.begin() as session:
-        return fill_survey(session, workspace)
+        say_alive(session, know_node(session, workspace.node, "ocs1"))
+    return copy.deepcopy(sample.made)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from spica_web.api.schema import api_routes
 
 ORIGIN = "http://testserver"
-EXAMPLES = 14
+EXAMPLES = 9
 ENDLESS = frozenset({"/events"})
 """Routes whose answer has no end."""
 SENT = ("method", "url", "params", "json", "data", "files", "content")
@@ -69,5 +69,5 @@ def test_no_request_ends_in_a_fault_of_ours(
             run()
     assert faults == []
     assert tried > 60
-    assert seen[2] > 100, seen  # not everything was refused at the gate
-    assert seen[4] > 100, seen
+    assert seen[2] > 60, seen  # not everything was refused at the gate
+    assert seen[4] > 60, seen

@@ -140,7 +140,7 @@ def test_pages_are_sound_and_ask_a_bounded_number_of_times(
             assert client.get(address).status_code == 200
         spent[address] = len([s for s in statements if "pg_notify" not in s])
     assert max(spent.values()) <= 14, spent
-    assert min(spent.values()) > 2
+    assert min(spent.values()) >= 2  # the counter counts: who asks, and what for
 
 
 def test_the_overview_counts_as_a_person_does(database: Database, graded: Any, survey: Any, visitor: Any) -> None:

@@ -27,6 +27,7 @@ from spica.model.recipe import Recipe
 from spica.model.record import to_json
 from spica_web.draw.graph import FOLD_FROM, GraphNode, draw_graph, fold_graph
 from spica_web.nights import last_night, span_at
+from spica_web.query import PAGE_SIZE
 
 LONGITUDE_DEG = -155.4681
 
@@ -70,11 +71,11 @@ def test_pages_follow_each_other_by_number(database: Database, survey: Any, visi
     with database.read() as session:
         every = list(session.scalars(select(JobRow.id).where(JobRow.id <= made[-1]).order_by(JobRow.id.desc())))
     assert seen == every
-    assert pages == -(-len(every) // 100)
+    assert pages == -(-len(every) // PAGE_SIZE)
     newer = re.search(r'data-key="previous" href="([^"]+)"', page)
     assert newer is not None
     before = ids_of(client.get(newer[1].replace("&amp;", "&")).text)
-    assert before == every[every.index(ids_of(page)[0]) - 100 : every.index(ids_of(page)[0])]
+    assert before == every[every.index(ids_of(page)[0]) - PAGE_SIZE : every.index(ids_of(page)[0])]
 
 
 @pytest.mark.parametrize(

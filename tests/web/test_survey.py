@@ -120,10 +120,10 @@ def test_a_dear_value_rests_and_a_cheap_one_is_always_new() -> None:
 
         return work
 
-    assert [shelf.get("cheap", v, make(0.01)) for v in (1, 1, 2)] == [1, 1, 2]
+    assert [shelf.get("cheap", v, make(0.001)) for v in (1, 1, 2)] == [1, 1, 2]
     assert shelf.get("dear", 1, make(1.0)) == 3
     now[0] += 5.0
-    assert shelf.get("dear", 2, make(1.0)) == 3  # rests for 20 s
+    assert shelf.get("dear", 2, make(1.0)) == 3  # rests for 50 s
 
 
 def test_fields_are_short_of_their_own_median(database: Any, survey: Any, site: Site) -> None:

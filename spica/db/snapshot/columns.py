@@ -29,6 +29,7 @@ JOB_STATES, GRADES, SOURCES = tuple(JobState), tuple(Grade), tuple(GradeSource)
 UNKNOWN_DAY = int(np.iinfo(np.int32).min)
 """An unknown night."""
 DAY_ZERO = date(1970, 1, 1)
+BEYOND = 1 << 63
 
 NUMBER_NAMES = (
     "exptime", "seeing", "airmass", "ellipticity", "background", "noise", "limiting_mag", "zero_point", "n_stars",
@@ -279,7 +280,9 @@ class Snapshot:
 
 
 def rows_of(sorted_ids: NDArray[np.int64], ids: ArrayLike) -> Rows:
-    """Return where ids stand in ascending ids, -1 where they do not."""
+    """Return where ids stand in ascending ids, -1 where they do not; numbers beyond 64 bits stand nowhere."""
+    if isinstance(ids, list | tuple):
+        ids = [i if -BEYOND < i < BEYOND else -1 for i in ids]
     wanted = np.atleast_1d(np.asarray(ids, dtype=np.int64))
     if not len(sorted_ids):
         return np.full(wanted.shape, -1, dtype=np.int64)
