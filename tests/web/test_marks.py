@@ -220,7 +220,7 @@ def test_why_answers_for_every_stack_and_for_the_one_asked(database: Any, survey
         other = next(i for i in survey.exposures if session.get_one(ImageRow, i).filter == "i")
     page = client.get(f"/images/{survey.exposures[0]}").text
     assert f'<a href="/stacks/{survey.stack}">{stack}</a>' in page
-    assert re.search(r"<td class=\"wrap\">(Chosen by|Ellipticity|The rule)", page)
+    assert re.search(r"<td class=\"wrap\">(chosen by|ellipticity|the rule)", page)
     assert "it has another filter" in client.get(f"/images/{other}?why={stack}").text
     assert "it has another filter" in client.get(f"/images/{other}?why={survey.stack}").text
     assert "No stack is called &lt;b&gt;" in client.get(f"/images/{other}?why=<b>").text

@@ -20,12 +20,11 @@
 
   document.addEventListener("click", (e) => {
     const draw = e.target.closest("[data-draw]");
-    if (draw && viewer() && !viewer().shown) said("The picture is still coming; press again when it stands.");
-    else if (draw && viewer()) {
+    if (draw && viewer()) {
       const shape = draw.getAttribute("aria-pressed") === "true" ? null : draw.dataset.draw;
       viewer().draw(shape);
       press(shape);
-      said(!shape ? "" : shape === "circle" ? "Press in the middle, drag to the rim; Escape leaves." : "Click the corners; double click or Enter ends, Escape leaves.");
+      said(!shape ? "" : !viewer().shown ? "The picture is still coming; draw when it stands." : shape === "circle" ? "Press in the middle, drag to the rim; Escape leaves." : "Click the corners; double click or Enter ends, Escape leaves.");
     }
     const goto = e.target.closest("[data-goto]");
     if (goto && viewer()) {
