@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement
 
 from spica.db.pages.listing import Place
-from spica.db.selection import COLUMNS, compile_rule
+from spica.db.cone import compile_near
+from spica.db.selection import COLUMNS
 from spica.db.snapshot import (
     DAY_ZERO,
     GRADES,
@@ -137,7 +138,7 @@ class ImageQuery:
 
     def conditions(self, aliases: dict[str, str] | None = None) -> list[Condition]:
         """Return the conditions; RuleError where the rule cannot be read."""
-        found: list[Condition] = [compile_rule(parse_rule(self.rule))] if self.rule else []
+        found: list[Condition] = [compile_near(parse_rule(self.rule))] if self.rule else []
         if self.object:
             found.append(ImageRow.object_key == normalise_object(self.object, aliases))
         if self.filter:
