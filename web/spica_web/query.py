@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement
 
-from spica.db.pages.listing import Place
 from spica.db.cone import compile_near
+from spica.db.pages.listing import Place
 from spica.db.selection import COLUMNS
 from spica.db.snapshot import (
     DAY_ZERO,

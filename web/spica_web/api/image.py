@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
+from spica.db.cone import compile_near
 from spica.db.image import find_image, near_names
 from spica.db.overview import list_images
 from spica.db.pages.listing import count_images
-from spica.db.selection import compile_rule
 from spica.db.tables.image import ImageRow
 from spica.model.image import ImageKind
 from spica.model.overview import ImageEntry
@@ -36,7 +36,7 @@ def images(
 ) -> JSONResponse:
     """List images of a kind, those for which the rule is true, by id."""
     site = site_of(request)
-    where = [compile_rule(parse_rule(rule))] if rule else []
+    where = [compile_near(parse_rule(rule))] if rule else []
     with site.read() as session:
         total, _ = count_images(session, where, kind)
         rows = list_images(session, site.workspace, where, kind=kind, limit=limit, offset=offset)

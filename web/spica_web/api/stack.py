@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from spica.db.cone import compile_near
 from spica.db.overview import list_stacks
 from spica.db.pages.listing import count_images
-from spica.db.selection import compile_rule
 from spica.db.tables.image import ImageRow
 from spica.model.image import ImageKind
 from spica.model.overview import StackEntry
@@ -27,7 +27,7 @@ def stacks(
 ) -> JSONResponse:
     """List stacks and calibrated copies, those for which the rule is true, by id."""
     site = site_of(request)
-    where = [compile_rule(parse_rule(rule))] if rule else []
+    where = [compile_near(parse_rule(rule))] if rule else []
     with site.read() as session:
         total = sum(count_images(session, where, k)[0] for k in (ImageKind.STACK, ImageKind.CALIBRATED))
         rows = list_stacks(session, site.workspace, where, limit=limit, offset=offset)
