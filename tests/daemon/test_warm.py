@@ -40,7 +40,7 @@ def environment_of(attempt: Path) -> dict[str, str]:
 
 @pytest.fixture
 def starter() -> Iterator[WarmStarter]:
-    made = WarmStarter(cold_starts=1)
+    made = WarmStarter(cold_starts=0)
     yield made
     made.close()
 
@@ -55,13 +55,17 @@ def begin(starter: WarmStarter, attempt: Path) -> StepProcess:
 
 
 def test_the_first_attempts_begin_by_their_script(tmp_path: Path) -> None:
-    starter = WarmStarter(cold_starts=3)
+    starter = WarmStarter(cold_starts=2)
     attempt = attempt_of(tmp_path, 1)
     for _ in range(2):
         assert starter.start(attempt, environment_of(attempt)) is None
         assert starter._process is None
-    assert starter.start(attempt, environment_of(attempt)) is None
-    assert starter._process is not None
+    process = starter.start(attempt, environment_of(attempt))
+    assert process is not None
+    assert process.wait(30.0)
+    assert process.close() == ExitCode.RECIPE
+    other = environment_of(attempt) | {"NUMBA_NUM_THREADS": "7"}
+    assert starter.start(attempt, other) is None  # what was imported knows another number of threads
     starter.close()
     assert starter._process is None
 

@@ -6,7 +6,11 @@ import copy
 import dataclasses
 import hashlib
 import math
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +19,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sqlalchemy.orm import Session
 
 from spica.db import job as jobs
@@ -57,6 +61,7 @@ from spica.model.solution import SolutionRecord, SolvedDetector, SolvedImage
 from spica_web.app import make_app
 from spica_web.deps import Site
 
+ROOT = Path(__file__).resolve().parents[2]
 FIELDS = (("IC 1396", 324.75, 57.49, "r"), ("IC 1396", 324.75, 57.49, "i"), ("NGC 6822", 296.24, -14.80, "r"))
 SCALE_ARCSEC = 0.3
 SIDE_PIX = 1000
@@ -628,3 +633,57 @@ class Visitor:
 def visitor(client: TestClient, site: Site) -> Visitor:
     """Return somebody who may become anybody of the sample."""
     return Visitor(client, site)
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+CHROMIUM = os.environ.get("SPICA_CHROMIUM", "/usr/bin/chromium")
+ARGUMENTS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture
+def server(workspace: Workspace, survey: Survey) -> Iterator[str]:
+    """Return the address that a server process of the sample prints, with its one-time token."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "web")])
+    words = [sys.executable, "-m", "spica_web", "--workspace", str(workspace.folder), "--port", "0"]
+    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", line), line
+    yield line
+    process.terminate()
+    assert process.wait(15) is not None
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return Chromium."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield started
+        started.close()
+
+
+def watch_faults(page: Page) -> list[str]:
+    """Return a list that will hold what goes wrong on a page: faults of script and of policy."""
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    return faults
+
+
+@pytest.fixture
+def page(browser: Browser, server: str) -> Iterator[Page]:
+    """Return a page that has entered by the printed address; a fault of script or policy fails the test."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    opened = context.new_page()
+    faults = watch_faults(opened)
+    opened.goto(server)
+    expect(opened).to_have_url(re.compile(r"^http://127\.0\.0\.1:\d+/$"))
+    yield opened
+    context.close()
+    assert faults == []

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from spica.db import job as jobs
 from spica.db.engine import Database
@@ -23,53 +18,7 @@ from spica.model.grade import Grade, GradeSource
 from spica.model.job import JobState
 from spica_web.session import cookie_name
 
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = os.environ.get("SPICA_CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def server(workspace: Workspace, survey: Any) -> Iterator[str]:
-    """Return the address that a server process prints, with its one-time token."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "web")])
-    words = [sys.executable, "-m", "spica_web", "--workspace", str(workspace.folder), "--port", "0"]
-    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", line), line
-    yield line
-    process.terminate()
-    assert process.wait(15) is not None
-    process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Return Chromium."""
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def page(browser: Browser, server: str) -> Iterator[Page]:
-    """Return a page that has entered by the printed address; a fault of script or policy fails the test."""
-    faults: list[str] = []
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    opened = context.new_page()
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    opened.goto(server)
-    expect(opened).to_have_url(re.compile(r"^http://127\.0\.0\.1:\d+/$"))
-    yield opened
-    context.close()
-    assert faults == []
 
 
 def test_a_night_of_grading(page: Page, survey: Any) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
 from spica.db.engine import Database
@@ -21,41 +18,10 @@ from spica.files.workspace import Workspace
 from spica.model.grade import COMMENTS, GradeSource
 from spica_web.session import cookie_name
 
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = os.environ.get("SPICA_CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 QUICK_MS = 100.0
 NAME = ".side .facts .name"
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def server(workspace: Workspace, survey: Any) -> Iterator[str]:
-    """Return the address of a server process."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "web")])
-    words = [sys.executable, "-m", "spica_web", "--workspace", str(workspace.folder), "--port", "0"]
-    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    found = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/\?token=[\w-]{20,}", line)
-    assert found, line
-    yield found[1]
-    process.terminate()
-    assert process.wait(15) is not None
-    process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Return Chromium."""
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        yield started
-        started.close()
 
 
 Enter = Callable[..., Page]
@@ -66,6 +32,7 @@ def enter(browser: Browser, server: str, survey: Any, workspace: Workspace) -> I
     """Return what opens the room as a person, in a browser of their own; a fault of script or policy fails the test."""
     faults: list[str] = []
     contexts = []
+    home = server.partition("/?")[0]
 
     def note(text: str) -> None:
         if not re.search(r"Failed to load resource: (net::|.*409 \(Conflict\))", text):  # what the tests cause
@@ -75,11 +42,11 @@ def enter(browser: Browser, server: str, survey: Any, workspace: Workspace) -> I
         context = browser.new_context(viewport={"width": size[0], "height": size[1]})
         contexts.append(context)
         cookies = {cookie_name(workspace): survey.tokens[name], "spica-theme": theme}
-        context.add_cookies([{"name": k, "value": v, "url": server} for k, v in cookies.items()])
+        context.add_cookies([{"name": k, "value": v, "url": home} for k, v in cookies.items()])
         page = context.new_page()
         page.on("pageerror", lambda error: note(str(error)))
         page.on("console", lambda said: note(said.text) if said.type == "error" else None)
-        page.goto(server + address)
+        page.goto(home + address)
         return page
 
     yield open_room

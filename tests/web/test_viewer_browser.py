@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from spica.db.engine import Database
 from spica.files.workspace import Workspace
-
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = os.environ.get("SPICA_CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 pytestmark = pytest.mark.browser
 
@@ -49,29 +40,26 @@ def shown(database: Database, workspace: Workspace, survey: Any) -> list[Any]:
 
 
 @pytest.fixture
-def page(workspace: Workspace, shown: list[Any]) -> Iterator[Page]:
-    """Return a page of a real server with a viewer in it; a fault of script or policy fails the test."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "web")])
-    words = [sys.executable, "-m", "spica_web", "--workspace", str(workspace.folder), "--port", "0"]
-    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
+def server(shown: list[Any], server: str) -> str:
+    """Return the server of the sample, with real files in it."""
+    return server
+
+
+@pytest.fixture
+def page(browser: Browser, server: str, shown: list[Any]) -> Iterator[Page]:
+    """Return a page with a viewer in it; a fault of script or policy fails the test."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    opened = context.new_page()
     faults: list[str] = []
-    with sync_playwright() as playwright:
-        browser: Browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        opened = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-        opened.on("pageerror", lambda error: faults.append(str(error)))
-        opened.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-        opened.goto(line)
-        expect(opened).to_have_url(re.compile(r"^http://127\.0\.0\.1:\d+/$"))
-        opened.evaluate(START, [s.image for s in shown])
-        until(opened, "window.box && window.box.viewer && window.box.viewer.shown")
-        yield opened
-        browser.close()
-    process.terminate()
-    assert process.wait(15) is not None
-    process.stdout.close()
-    assert [f for f in faults if "marks.json" not in f and "404" not in f] == []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    opened.goto(server)
+    expect(opened).to_have_url(re.compile(r"^http://127\.0\.0\.1:\d+/$"))
+    opened.evaluate(START, [s.image for s in shown])
+    until(opened, "window.box && window.box.viewer && window.box.viewer.shown")
+    yield opened
+    context.close()
+    assert faults == []
 
 
 START = """async ([first, second]) => {

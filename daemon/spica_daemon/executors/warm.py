@@ -1,7 +1,8 @@
 """Attempts begun by a process that is warm: it forks, so that a step starts in milliseconds and not in a second.
 
-The warm process is started only after a few attempts, for it costs as much as one of them; until it is ready, and
-whenever it is gone, attempts begin by their script as ever. Only scripts that do nothing but call the step's runner
+The first attempt of a daemon begins by its script, for the warm process costs as much; the next one starts it and
+waits until it is ready, no longer than an import of its own would take. Where it is gone attempts begin by their script
+as ever. Only scripts that do nothing but call the step's runner
 are begun so; the exit code comes from the warm process, and is unknown (as of an adopted process) where that is gone.
 """
 
@@ -19,8 +20,10 @@ from pathlib import Path
 from spica_daemon.executors.local import FarChild, StepProcess, find_process, start_of
 
 COMMAND = ("-m", "spica.steps.starter")
-COLD_STARTS = 3
+COLD_STARTS = 1
 """Attempts that begin by their script before the warm process is worth its start."""
+READY_LIMIT_S = 20.0
+"""How long an attempt waits for the warm process before it begins by its script."""
 SETTLE_S = 0.5
 """How long a step that began unheard may take until its number lies in its folder."""
 OWN = ("TMPDIR",)
@@ -45,8 +48,9 @@ class WarmStarter:
         """Begin the attempt of a folder; None where it must begin by its script."""
         with self._lock:
             process = self._warm_process(environment)
-            if process is None:
-                return None
+        if process is None or not self._ready.wait(READY_LIMIT_S):
+            return None
+        with self._lock:
             self._number += 1
             number = self._number
             child = self._children[number] = FarChild(lambda: self._reap(process, number))
@@ -73,15 +77,15 @@ class WarmStarter:
             self._process, self._asked = None, 0
         if self._process is None:
             self._asked += 1
-            if self._asked >= self._cold_starts:
-                self._begin(common)
-            return None
-        return self._process if self._ready.is_set() and common == self._environment else None
+            if self._asked <= self._cold_starts:
+                return None
+            self._process = self._begin(common)
+        return self._process if common == self._environment else None
 
-    def _begin(self, environment: dict[str, str]) -> None:
+    def _begin(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         self._ready.clear()
         self._environment = environment
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, *COMMAND],
             env=environment,
             stdin=subprocess.PIPE,
@@ -89,7 +93,8 @@ class WarmStarter:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        threading.Thread(target=self._listen, args=(self._process,), name="warm-steps", daemon=True).start()
+        threading.Thread(target=self._listen, args=(process,), name="warm-steps", daemon=True).start()
+        return process
 
     def _reap(self, process: subprocess.Popen[bytes], number: int) -> None:
         """Let the number of a process that has ended go; harmless where the warm process is gone."""
@@ -123,7 +128,7 @@ class WarmStarter:
                 child.returncode = told["code"]
                 child.ended.set()
                 self._children.pop(told["number"], None)
-        self._ready.clear()
+        self._ready.set()  # who waits for it begins by the script: its pipe is closed
         with self._lock:
             left = list(self._children.values())
             self._children.clear()
