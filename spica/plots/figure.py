@@ -10,7 +10,6 @@ from typing import Any
 from spica.files.checksum import atomic_path
 
 STYLE = Path(__file__).with_name("spica.mplstyle")
-GRADE_COLOURS = {"A": "#4fb477", "B": "#35c4b5", "C": "#f2b84b", "D": "#ef6f6c"}
 
 
 @contextmanager

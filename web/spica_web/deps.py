@@ -145,12 +145,6 @@ def need_of(check: object) -> Need | None:
     return next((need for known, need in _NEEDS.items() if known is check), None)
 
 
-def role_of(check: object) -> PersonRole | None:
-    """Return the role that a dependency requires, None where it is none of `require`."""
-    need = need_of(check)
-    return None if need is None else need.role
-
-
 def entered_of(request: Request) -> Entered:
     """Return by which session somebody asks; LoginError for a visitor without a name."""
     found: Entered | None = getattr(request.state, "entered", None)

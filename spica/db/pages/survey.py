@@ -22,7 +22,7 @@ from spica.db.tables.file import FileRow
 from spica.db.tables.image import DetectorRow, ImageRow, MeasureRow
 from spica.db.tables.job import JobRow
 from spica.model.grade import Grade
-from spica.model.image import FileKind, FrameType, ImageKind, ImageState
+from spica.model.image import FileKind
 from spica.model.job import JobState
 
 MAX_SHAPES = 600
@@ -213,28 +213,6 @@ def read_errors(session: Session, limit: int = 20) -> list[ErrorGroup]:
     return [
         ErrorGroup(kind, text, count, tuple(jobs), step) for kind, text, count, jobs, step in session.execute(query)
     ]
-
-
-def read_sky(session: Session, limit: int = MAX_SHAPES) -> list[SkyShape]:
-    """Return the newest images that have a place, stacks last so that they are drawn on top: two statements."""
-    wanted = (ImageKind.EXPOSURE, ImageKind.STACK)
-    query = (
-        select(ImageRow, MeasureRow.grade)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(
-            ImageRow.kind.in_(wanted),
-            ImageRow.frame_type == FrameType.SCIENCE,
-            ImageRow.ra_deg.is_not(None),
-            ImageRow.dec_deg.is_not(None),
-            ImageRow.state.not_in((ImageState.REJECTED, ImageState.SUPERSEDED)),
-        )
-        .order_by(ImageRow.id.desc())
-        .limit(limit)
-    )
-    rows = [(i, g) for i, g in session.execute(query)]
-    polygons = _polygons(session, [i.id for i, _ in rows])
-    shapes = [_shape(i, g, polygons.get(i.id, ())) for i, g in rows]
-    return sorted(shapes, key=lambda s: (s.kind == "stack", s.id))
 
 
 def _shape(i: ImageRow, grade: Grade | None, polygons: tuple[Polygon, ...]) -> SkyShape:

@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.dtypes import StringDType
 from numpy.typing import ArrayLike, NDArray
 
 from spica.model.grade import Grade, GradeSource
@@ -31,11 +30,6 @@ UNKNOWN_DAY = int(np.iinfo(np.int32).min)
 DAY_ZERO = date(1970, 1, 1)
 BEYOND = 1 << 63
 
-NUMBER_NAMES = (
-    "exptime", "seeing", "airmass", "ellipticity", "background", "noise", "limiting_mag", "zero_point", "n_stars",
-    "skyprobe", "mjd", "ra", "dec", "radius",
-)  # fmt: skip
-"""Columns of numbers, float64 with NaN for unknown."""
 WORD_NAMES = ("object", "filter", "run", "instrument", "object_name")
 """Columns of words, as codes."""
 
@@ -335,8 +329,3 @@ def extended(array: Array, values: Array) -> Array:
         return frozen(whole)
     backing[n : n + more] = values
     return frozen(backing[: n + more])
-
-
-def empty_names(n: int) -> Array:
-    """Return room for n names."""
-    return roomy(n, StringDType())
