@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import numba
 import psycopg
 import pytest
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from spica.db import job as jobs
@@ -225,6 +227,30 @@ class World:
 def world(database: Database, workspace: Workspace) -> World:
     """Return an empty world."""
     return World(database, workspace)
+
+
+Counted = Callable[[], contextlib.AbstractContextManager[list[str]]]
+
+
+@pytest.fixture
+def counted() -> Counted:
+    """Return what collects the statements sent within a block by any engine, those of background threads left out."""
+
+    @contextlib.contextmanager
+    def collect() -> Iterator[list[str]]:
+        seen: list[str] = []
+
+        def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if not threading.current_thread().name.startswith("spica-"):
+                seen.append(statement)
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            yield seen
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+
+    return collect
 
 
 FIRST = (

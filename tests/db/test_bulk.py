@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from spica.db.bulk import BulkPreview, BulkTarget, BulkWish, grade_rule, list_bulk, preview_bulk, undo_bulk
-from spica.db.engine import Database
 from spica.db.grade import Counting, add_grade, set_counting
 from spica.db.person import add_person, read_audit
 from spica.db.tables.image import ImageRow, MeasureRow, TagRow
@@ -175,27 +172,13 @@ def test_rules_of_tags_are_judged_too(session: Session, images: Any, people: Any
     assert [counting(session, images[n])[0] for n in ("one", "two", "three")] == [Grade.A, Grade.C, Grade.A]
 
 
-@contextlib.contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        seen.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-
-
-def test_as_many_statements_for_many_images(world: Any, database: Database, session: Session) -> None:
+def test_as_many_statements_for_many_images(world: Any, session: Session, counted: Any) -> None:
     """Two images or 400: as many statements, and one notification."""
     multiply(session, world, 400)
     spent = []
     for rule in ('name in ("base", "m1")', 'name like "*"'):
         chosen = wish(BulkTarget.ALL, rule)
-        with counted(database) as statements:
+        with counted() as statements:
             token = preview_bulk(session, chosen, None).token
             act = grade_rule(session, chosen, Grade.B, None, None, token)
             undo_bulk(session, act, None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from spica.db.context import PlacedProduct
@@ -262,20 +262,14 @@ def test_within_a_batch_names_are_kept_apart_and_contents_known(world: Any, sess
     assert _count(session, ImageRow) == 4
 
 
-def test_a_batch_takes_few_statements(world: Any, session: Session) -> None:
+def test_a_batch_takes_few_statements(world: Any, session: Session, counted: Any) -> None:
     """Twenty exposures take no more statements than five."""
     context = world.attempt(session)
     counts = []
     for n in (5, 20):
         records = _exposures(world, session, [f"n{n}x{k}" for k in range(n)])
-        seen: list[str] = []
-
-        def note(_c: Any, _cursor: Any, statement: str, *_rest: Any, seen: list[str] = seen) -> None:
-            seen.append(statement)
-
-        event.listen(session.get_bind(), "before_cursor_execute", note)
-        record_exposures(session, records, context)
-        event.remove(session.get_bind(), "before_cursor_execute", note)
+        with counted() as seen:
+            record_exposures(session, records, context)
         counts.append(len(seen))
     assert counts[0] == counts[1] <= 10
 

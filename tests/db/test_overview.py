@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from spica.db.grade import add_grade
@@ -18,22 +16,6 @@ from spica.model.association import Association, Mode
 from spica.model.grade import Grade, GradeSource
 from spica.model.image import ImageKind
 from spica.model.selection import parse_rule
-
-
-@contextmanager
-def counting(session: Session) -> Iterator[list[str]]:
-    """Collect the statements that run."""
-    said: list[str] = []
-    engine = session.get_bind()
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        said.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield said
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
 
 
 def _plan_stack(session: Session, ids: list[int], name: str) -> int:
@@ -56,7 +38,7 @@ def _plan_stack(session: Session, ids: list[int], name: str) -> int:
     ids=["images", "stacks", "jobs"],
 )
 def test_statements_do_not_grow_with_rows(
-    world: Any, session: Session, listing: Callable[..., list[Any]], budget: int
+    world: Any, session: Session, listing: Callable[..., list[Any]], budget: int, counted: Any
 ) -> None:
     context = world.attempt(session)
     counts = []
@@ -66,7 +48,7 @@ def test_statements_do_not_grow_with_rows(
             _plan_stack(session, [image_id], f"stack{round_}_{i}")
         session.flush()
         session.expire_all()
-        with counting(session) as said:
+        with counted() as said:
             rows = listing(session, world.workspace)
         counts.append(len(said))
         assert listing is list_jobs or len(rows) == (3 if round_ == 0 else 26)

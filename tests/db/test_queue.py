@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, event, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from spica.db.engine import Database
@@ -311,7 +311,7 @@ def test_blind_hides_all_that_others_said_until_one_has_graded(
 
 
 def test_items_of_a_batch_take_a_bounded_number_of_statements(
-    world: Any, session: Session, database: Database, people: tuple[int, int]
+    world: Any, session: Session, people: tuple[int, int], counted: Any
 ) -> None:
     context = world.attempt(session)
     ids = [world.exposure(session, context, f"e{i}", mjd=61290.0 + i) for i in range(12)]
@@ -319,14 +319,8 @@ def test_items_of_a_batch_take_a_bounded_number_of_statements(
     session.add_all(MarkRow(image_id=ids[2]) for _ in range(2))
     session.add(MarkRow(image_id=ids[2], withdrawn_at=datetime.now(UTC)))
     session.flush()
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        seen.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    items = read_items(session, [*ids, 10**9], people[0])
-    event.remove(Engine, "before_cursor_execute", note)
+    with counted() as seen:
+        items = read_items(session, [*ids, 10**9], people[0])
     assert len(seen) <= 8, seen
     assert [i.id for i in items] == ids
     assert (items[1].tags, items[2].n_marks, items[0].n_marks) == (("halo",), 2, 0)

@@ -55,7 +55,7 @@ JOBS_MS = 240_000
 RULE_NAME = "round and high"
 QUIET = """() => { const box = document.querySelector(".viewer"), v = box && box.viewer;
   return [...document.images].every((i) => i.complete || i.loading === "lazy")
-    && (!v || (v.shown && !v.wanted.length && !v.shown.pending.size && !v.frame)); }"""
+    && (!box || (v && v.shown && !v.wanted.length && !v.shown.pending.size && !v.frame)); }"""
 
 
 @dataclass(frozen=True)
@@ -333,6 +333,7 @@ class NightShift:
         self.wait_for(QUIET)
         page.get_by_label("comment of the mark").fill("a ghost of a bright star")
         page.locator("[data-draw=circle]").click()
+        expect(page.locator("[data-draw=circle]")).to_have_attribute("aria-pressed", "true")
         box = page.locator("[data-viewer] canvas").first.bounding_box()
         assert box is not None
         x, y = box["x"] + 0.4 * box["width"], box["y"] + 0.62 * box["height"]

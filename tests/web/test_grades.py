@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import io
 import re
 import time
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from jinja2 import meta, nodes
-from sqlalchemy import Engine, event, func, select
+from sqlalchemy import func, select
 
 from spica.db.agreement import Narrow
 from spica.db.engine import Database
@@ -68,20 +66,6 @@ def page(client: TestClient, address: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", reply.text))
 
 
-@contextlib.contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        seen.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-
-
 def shown(client: TestClient, address: str, part: str) -> str:
     """Return the inside of the section whose heading holds these words."""
     text = client.get(address).text
@@ -128,7 +112,7 @@ def now(database: Database, image_id: int) -> tuple[Any, Any]:
 
 
 def test_pages_are_sound_and_ask_a_bounded_number_of_times(
-    database: Database, graded: Any, survey: Any, visitor: Any
+    graded: Any, survey: Any, visitor: Any, counted: Any
 ) -> None:
     client = visitor.become(survey.tokens["ada"])
     client.get("/grades")
@@ -136,7 +120,7 @@ def test_pages_are_sound_and_ask_a_bounded_number_of_times(
     for address in (*PAGES, "/grades/bulk?rule=seeing+%3C+9&grade=B&target=all", "/grades/report?format=csv"):
         if "csv" not in address:
             page(client, address)
-        with counted(database) as statements:
+        with counted() as statements:
             assert client.get(address).status_code == 200
         spent[address] = len([s for s in statements if "pg_notify" not in s])
     assert max(spent.values()) <= 14, spent

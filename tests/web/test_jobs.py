@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import select, text, update
 
 from spica.db import job as jobs
 from spica.db.engine import Database
@@ -111,20 +111,9 @@ def test_a_node_a_night_and_a_plan_bound_the_list(database: Database, survey: An
         assert client.get(f"/jobs?{nonsense}").status_code == 200
 
 
-def test_a_slice_reads_neither_scripts_nor_requests(database: Database, survey: Any) -> None:
-    from sqlalchemy import event
-
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        seen.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        with database.read() as session:
-            assert len(slice_jobs(session, JobBounds(), 5).lines) == 5
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
+def test_a_slice_reads_neither_scripts_nor_requests(database: Database, survey: Any, counted: Any) -> None:
+    with counted() as seen, database.read() as session:
+        assert len(slice_jobs(session, JobBounds(), 5).lines) == 5
     (statement,) = [s for s in seen if "FROM job" in s]
     assert "job.script" not in statement
     assert "job.request" not in statement

@@ -74,7 +74,7 @@ class Shelf:
             finally:
                 held.lock.release()
 
-        threading.Thread(target=work, name="shelf", daemon=True).start()
+        threading.Thread(target=work, name="spica-web-shelf", daemon=True).start()
 
     def _make(self, held: _Value, version: Hashable, make: Callable[[], V]) -> None:
         start = self._clock()
