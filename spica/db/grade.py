@@ -6,10 +6,11 @@ Which human grade counts is a setting of the survey: the latest that stands, or 
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, Update, case, func, select, text, update
+from sqlalchemy import Select, Update, bindparam, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -161,10 +162,15 @@ def counting_grades(images: Select[*tuple[Any, ...]], counting: Counting) -> Sel
     return select(ranked.c.image_id, *kept).where(ranked.c.place == 1)
 
 
+@functools.cache
+def _counting_said(counting: Counting) -> Select[*tuple[Any, ...]]:
+    """Return the statement of the grade that counts of one image, the parameter `image`."""
+    return counting_grades(select(ImageRow.id).where(ImageRow.id == bindparam("image")), counting)
+
+
 def point(session: Session, image_id: int) -> None:
     """Let the image point to the grade that counts, and tell listeners; the image is locked by who calls."""
-    wanted = select(ImageRow.id).where(ImageRow.id == image_id)
-    row = session.execute(counting_grades(wanted, read_counting(session))).one_or_none()
+    row = session.execute(_counting_said(read_counting(session)), {"image": image_id}).one_or_none()
     session.execute(update(ImageRow).where(ImageRow.id == image_id).values(grade_id=row.id if row else None))
     values = {"grade": row.grade if row else None, "grade_source": row.source if row else None}
     session.execute(update(MeasureRow).where(MeasureRow.image_id == image_id).values(**values))

@@ -6,6 +6,7 @@ kept: `spica.db.password`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import secrets
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, delete, func, select, update
+from sqlalchemy import Row, Select, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -218,20 +219,26 @@ def make_api_token(session: Session, person_id: int, life_s: float = API_LIFE_S,
     return _make_token(session, person_id, "api", life_s, label)
 
 
-def find_entry(session: Session, token: str, kinds: tuple[Kind, ...] = ENTERING) -> Entered | None:
-    """Return who shows this session or program token; None where it is over, unknown, or the person is shut out."""
+@functools.cache
+def _entry_said(kinds: tuple[Kind, ...]) -> Select[*tuple[Any, ...]]:
+    """Return the statement of who may enter by the token of a `digest`; it runs before every page."""
     lately = func.clock_timestamp() - timedelta(seconds=SEEN_EVERY_S)
-    row = session.execute(
+    return (
         _persons()
         .add_columns(SessionRow.id.label("session_id"), SessionRow.kind, (SessionRow.seen_at > lately).label("fresh"))
         .join(SessionRow, SessionRow.person_id == PersonRow.id)
         .where(
-            SessionRow.token_sha256 == _digest(token),
+            SessionRow.token_sha256 == bindparam("digest"),
             SessionRow.kind.in_(kinds),
             SessionRow.expires_at > func.clock_timestamp(),
             PersonRow.disabled_at.is_(None),
         )
-    ).one_or_none()
+    )
+
+
+def find_entry(session: Session, token: str, kinds: tuple[Kind, ...] = ENTERING) -> Entered | None:
+    """Return who shows this session or program token; None where it is over, unknown, or the person is shut out."""
+    row = session.execute(_entry_said(kinds), {"digest": _digest(token)}).one_or_none()
     return None if row is None else Entered(_person(row), row.session_id, row.kind, bool(row.fresh))
 
 

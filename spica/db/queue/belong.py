@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass
 from datetime import date
 
@@ -82,9 +83,15 @@ def belongs(kind: QueueKind, person_id: int) -> list[Condition]:
     return found
 
 
+@functools.cache
+def _grade(turn: int) -> type[GradeRow]:
+    """Return the table of grades under another name; to make one costs more than all else of a statement."""
+    return aliased(GradeRow, name=f"grade_{turn}")
+
+
 def _human(mine: int | None = None, others: int | None = None) -> Condition:
     """Whether a human grade stands: anybody's, one person's, or one of somebody else."""
-    row = aliased(GradeRow)
+    row = _grade(1)
     query = select(row.id).where(
         row.image_id == ImageRow.id, row.source == GradeSource.HUMAN, row.withdrawn_at.is_(None)
     )
@@ -100,7 +107,7 @@ def differs() -> Condition:
 
     A human grade without a person (the command line's) counts as that of one person more.
     """
-    row, newest = aliased(GradeRow), aliased(GradeRow)
+    row, newest = _grade(1), _grade(2)
     ids = (
         select(func.max(row.id))
         .where(row.image_id == ImageRow.id, row.withdrawn_at.is_(None))
@@ -114,7 +121,7 @@ def differs() -> Condition:
 
 def _last_word(person_id: int) -> Condition:
     """Whether nobody has said another letter after this person's newest standing grade."""
-    mine, later, newer = aliased(GradeRow), aliased(GradeRow), aliased(GradeRow)
+    mine, later, newer = _grade(1), _grade(2), _grade(3)
     own = and_(mine.image_id == ImageRow.id, mine.person_id == person_id, mine.withdrawn_at.is_(None))
     again = exists(
         select(newer.id).where(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from spica.db.grade import add_grade, withdraw_grade
@@ -94,9 +95,12 @@ def take_back(session: Session, person_id: int, grade_id: int) -> TakenBack:
     return TakenBack(image_id, False)
 
 
+@functools.cache
+def _own_said() -> Select[GradeRow]:
+    own = (GradeRow.image_id == bindparam("image"), GradeRow.person_id == bindparam("person"))
+    return select(GradeRow).where(*own, GradeRow.source == GradeSource.HUMAN).order_by(GradeRow.id.desc())
+
+
 def _own(session: Session, image_id: int, person_id: int) -> list[GradeRow]:
     """Return the grades that a person ever gave an image, newest first."""
-    query = select(GradeRow).where(
-        GradeRow.image_id == image_id, GradeRow.person_id == person_id, GradeRow.source == GradeSource.HUMAN
-    )
-    return list(session.scalars(query.order_by(GradeRow.id.desc())))
+    return list(session.scalars(_own_said(), {"image": image_id, "person": person_id}))

@@ -1,14 +1,18 @@
-"""What the grading room shows of an image, read for a batch at once: seven statements however many images."""
+"""What the grading room shows of an image, read for a batch at once: seven statements however many images.
+
+Each statement is built once: to build one takes as long as PostgreSQL needs to answer it.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import BigInteger, any_, func, lateral, literal, select, true
+from sqlalchemy import BigInteger, Select, any_, bindparam, func, lateral, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
@@ -158,14 +162,19 @@ def read_items(session: Session, image_ids: Sequence[int], person_id: int, *, bl
     return found
 
 
-def _any(ids: Sequence[int]) -> Any:
-    return any_(literal(list(ids), ARRAY(BigInteger)))
+def _ids() -> Any:
+    """Return the ids that a statement is about: any of its parameter `ids`."""
+    return any_(bindparam("ids", type_=ARRAY(BigInteger)))
+
+
+@functools.cache
+def _images_said() -> Select[ImageRow, MeasureRow]:
+    query = select(ImageRow, MeasureRow).outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+    return query.where(ImageRow.id == _ids())
 
 
 def _images(session: Session, ids: list[int]) -> dict[int, tuple[ImageRow, MeasureRow | None]]:
-    query = select(ImageRow, MeasureRow).outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-    rows = session.execute(query.where(ImageRow.id == _any(ids))).all()
-    return {image.id: (image, measure) for image, measure in rows}
+    return {image.id: (image, measure) for image, measure in session.execute(_images_said(), {"ids": ids})}
 
 
 def _facts(found: tuple[ImageRow, MeasureRow | None]) -> dict[str, Any]:
@@ -177,16 +186,20 @@ def _facts(found: tuple[ImageRow, MeasureRow | None]) -> dict[str, Any]:
     return facts | {"night": night, "n_detectors": image.n_detectors, "measures": Measures(**values)}
 
 
-def _grades(session: Session, ids: list[int]) -> dict[int, list[tuple[GradeRow, str | None]]]:
-    """Return the grades of each image with names of people, newest first."""
-    query = (
+@functools.cache
+def _grades_said() -> Select[GradeRow, str]:
+    return (
         select(GradeRow, PersonRow.name)
         .outerjoin(PersonRow, PersonRow.id == GradeRow.person_id)
-        .where(GradeRow.image_id == _any(ids))
+        .where(GradeRow.image_id == _ids())
         .order_by(GradeRow.id.desc())
     )
+
+
+def _grades(session: Session, ids: list[int]) -> dict[int, list[tuple[GradeRow, str | None]]]:
+    """Return the grades of each image with names of people, newest first."""
     found: dict[int, list[tuple[GradeRow, str | None]]] = defaultdict(list)
-    for row, name in session.execute(query):
+    for row, name in session.execute(_grades_said(), {"ids": ids}):
         found[row.image_id].append((row, name))
     return found
 
@@ -198,16 +211,20 @@ def _said(row: GradeRow, name: str | None, person_id: int) -> GradeSaid:
     return GradeSaid(row.id, row.source, row.grade, name, mine, row.comment, at, gone)
 
 
-def _machine_reasons(session: Session, ids: list[int]) -> dict[int, list[str]]:
-    """Return the reasons of the machine's grades by grade."""
-    query = (
+@functools.cache
+def _reasons_said() -> Select[int, str]:
+    return (
         select(GradeReasonRow.grade_id, GradeReasonRow.text)
         .join(GradeRow, GradeRow.id == GradeReasonRow.grade_id)
-        .where(GradeRow.image_id == _any(ids), GradeRow.source == GradeSource.MACHINE)
+        .where(GradeRow.image_id == _ids(), GradeRow.source == GradeSource.MACHINE)
         .order_by(GradeReasonRow.id)
     )
+
+
+def _machine_reasons(session: Session, ids: list[int]) -> dict[int, list[str]]:
+    """Return the reasons of the machine's grades by grade."""
     found: dict[int, list[str]] = defaultdict(list)
-    for grade_id, said in session.execute(query):
+    for grade_id, said in session.execute(_reasons_said(), {"ids": ids}):
         found[grade_id].append(said)
     return found
 
@@ -217,25 +234,33 @@ def _machine(said: list[GradeSaid], reasons: dict[int, list[str]]) -> MachineSai
     return None if newest is None else MachineSaid(newest.grade, tuple(reasons.get(newest.id, ())))
 
 
+@functools.cache
+def _tags_said() -> Select[int, str]:
+    return select(TagRow.image_id, TagRow.name).where(TagRow.image_id == _ids()).order_by(TagRow.name)
+
+
 def _tags(session: Session, ids: list[int]) -> dict[int, list[str]]:
-    query = select(TagRow.image_id, TagRow.name).where(TagRow.image_id == _any(ids)).order_by(TagRow.name)
     found: dict[int, list[str]] = defaultdict(list)
-    for image_id, name in session.execute(query):
+    for image_id, name in session.execute(_tags_said(), {"ids": ids}):
         found[image_id].append(name)
     return found
 
 
-def _marks(session: Session, ids: list[int]) -> dict[int, int]:
-    query = (
+@functools.cache
+def _marks_said() -> Select[int, int]:
+    return (
         select(MarkRow.image_id, func.count())
-        .where(MarkRow.image_id == _any(ids), MarkRow.withdrawn_at.is_(None))
+        .where(MarkRow.image_id == _ids(), MarkRow.withdrawn_at.is_(None))
         .group_by(MarkRow.image_id)
     )
-    return {row[0]: row[1] for row in session.execute(query)}
 
 
-def _previous(session: Session, ids: list[int]) -> dict[int, tuple[int, str]]:
-    """Return id and name of the exposure before each, of the same field, instrument and filter."""
+def _marks(session: Session, ids: list[int]) -> dict[int, int]:
+    return {row[0]: row[1] for row in session.execute(_marks_said(), {"ids": ids})}
+
+
+@functools.cache
+def _previous_said() -> Select[int, int, str]:
     other = aliased(ImageRow)
     before = lateral(
         select(other.id, other.name)
@@ -252,13 +277,17 @@ def _previous(session: Session, ids: list[int]) -> dict[int, tuple[int, str]]:
         .limit(1)
         .correlate(ImageRow)
     ).alias("before")
-    query = select(ImageRow.id, before.c.id, before.c.name).join(before, true()).where(ImageRow.id == _any(ids))
-    return {image_id: (found, name) for image_id, found, name in session.execute(query)}
+    return select(ImageRow.id, before.c.id, before.c.name).join(before, true()).where(ImageRow.id == _ids())
 
 
-def _pictures(session: Session, ids: list[int]) -> dict[int, _Pictures]:
-    """Return the pictures of images: newest mosaic and preview, and the plots of the newest attempt of each job."""
-    query = (
+def _previous(session: Session, ids: list[int]) -> dict[int, tuple[int, str]]:
+    """Return id and name of the exposure before each, of the same field, instrument and filter."""
+    return {image_id: (found, name) for image_id, found, name in session.execute(_previous_said(), {"ids": ids})}
+
+
+@functools.cache
+def _pictures_said() -> Select[int | None, str, int, int, int, str]:
+    return (
         select(
             ProductRow.image_id,
             ProductRow.role,
@@ -268,14 +297,18 @@ def _pictures(session: Session, ids: list[int]) -> dict[int, _Pictures]:
             ProductRow.name,
         )
         .join(ContentRow, ContentRow.file_id == ProductRow.file_id)
-        .where(ProductRow.image_id == _any(ids), ProductRow.role.in_(SHOWN), ContentRow.media_type.in_(PICTURES))
+        .where(ProductRow.image_id == _ids(), ProductRow.role.in_(SHOWN), ContentRow.media_type.in_(PICTURES))
         .order_by(ProductRow.attempt_id.desc(), ProductRow.id)
         .limit(MAX_PRODUCTS)
     )
+
+
+def _pictures(session: Session, ids: list[int]) -> dict[int, _Pictures]:
+    """Return the pictures of images: newest mosaic and preview, and the plots of the newest attempt of each job."""
     single: dict[tuple[int, str], Picture] = {}
     plots: dict[int, list[Picture]] = defaultdict(list)
     newest: dict[tuple[int, int], int] = {}
-    rows: list[Any] = list(session.execute(query))
+    rows: Any = session.execute(_pictures_said(), {"ids": ids})
     for image_id, role, job, attempt, file_id, name in rows:
         picture = Picture(file_id, name)
         if role == "plot":
