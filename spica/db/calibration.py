@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Select, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, Select, any_, bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from spica.db.context import HarvestContext
@@ -201,18 +202,16 @@ def masters_of(session: Session, image_id: int) -> list[tuple[Master, Calibratio
     return masters_of_images(session, [image_id]).get(image_id, [])
 
 
-def masters_of_images(session: Session, image_ids: Sequence[int]) -> dict[int, list[tuple[Master, CalibrationUseRow]]]:
-    """Return the masters of `masters_of` by image, for those that used any: one statement.
-
-    The latest assessment is the one whose facts sheet counts; where it used none, what an older one used is past.
-    """
+@functools.cache
+def _used_said() -> Select[CalibrationRow, FileRow, CalibrationUseRow]:
+    images = any_(bindparam("images", type_=ARRAY(BigInteger)))
     latest = (
         select(ProductRow.image_id, func.max(ProductRow.attempt_id).label("attempt_id"))
-        .where(ProductRow.image_id.in_(image_ids), ProductRow.role == Role.FACTS.value)
+        .where(ProductRow.image_id == images, ProductRow.role == Role.FACTS.value)
         .group_by(ProductRow.image_id)
         .subquery()
     )
-    query = (
+    return (
         select(CalibrationRow, FileRow, CalibrationUseRow)
         .join(FileRow, FileRow.id == CalibrationRow.file_id)
         .join(CalibrationUseRow, CalibrationUseRow.calibration_id == CalibrationRow.id)
@@ -220,8 +219,15 @@ def masters_of_images(session: Session, image_ids: Sequence[int]) -> dict[int, l
         .where(CalibrationUseRow.attempt_id == latest.c.attempt_id)
         .order_by(CalibrationUseRow.image_id, CalibrationRow.kind, CalibrationRow.id)
     )
+
+
+def masters_of_images(session: Session, image_ids: Sequence[int]) -> dict[int, list[tuple[Master, CalibrationUseRow]]]:
+    """Return the masters of `masters_of` by image, for those that used any: one statement.
+
+    The latest assessment is the one whose facts sheet counts; where it used none, what an older one used is past.
+    """
     found: dict[int, list[tuple[Master, CalibrationUseRow]]] = {}
-    for row, file, use in session.execute(query):
+    for row, file, use in session.execute(_used_said(), {"images": list(image_ids)}):
         found.setdefault(use.image_id, []).append((_master(row, file), use))
     return found
 

@@ -112,16 +112,21 @@ def withdraw_grade(session: Session, grade_id: int, person_id: int | None) -> in
     return row.image_id
 
 
+@functools.cache
+def _history_said() -> tuple[Select[GradeRow], Select[GradeReasonRow]]:
+    """Return the statements of the grades of the `image`, and of their reasons."""
+    grades = select(GradeRow).where(GradeRow.image_id == bindparam("image")).order_by(GradeRow.id.desc())
+    reasons = select(GradeReasonRow).join(GradeRow, GradeRow.id == GradeReasonRow.grade_id)
+    return grades, reasons.where(GradeRow.image_id == bindparam("image")).order_by(GradeReasonRow.id)
+
+
 def grade_history(session: Session, image_id: int) -> list[tuple[GradeRow, list[GradeReasonRow]]]:
     """Return all grades of an image with their reasons, newest first."""
-    grades = session.scalars(select(GradeRow).where(GradeRow.image_id == image_id).order_by(GradeRow.id.desc())).all()
-    ids = [g.id for g in grades]
-    reasons = session.scalars(
-        select(GradeReasonRow).where(GradeReasonRow.grade_id.in_(ids)).order_by(GradeReasonRow.id)
-    )
-    by_grade: dict[int, list[GradeReasonRow]] = {i: [] for i in ids}
-    for reason in reasons:
-        by_grade[reason.grade_id].append(reason)
+    of, why = _history_said()
+    grades = session.scalars(of, {"image": image_id}).all()
+    by_grade: dict[int, list[GradeReasonRow]] = {g.id: [] for g in grades}
+    for reason in session.scalars(why, {"image": image_id}) if grades else ():
+        by_grade.setdefault(reason.grade_id, []).append(reason)
     return [(g, by_grade[g.id]) for g in grades]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from spica.db.engine import notify
@@ -126,18 +127,22 @@ def _tell(session: Session, image_id: int) -> None:
     notify(session, f"mark:{image_id}")
 
 
-def marks_of(session: Session, image_id: int, *, standing_only: bool = True) -> list[MarkEntry]:
-    """Return the marks of an image in the order they were drawn: two statements."""
+@functools.cache
+def _marks_said(*, standing_only: bool) -> Select[MarkRow, str, str]:
     query = (
         select(MarkRow, _DRAWER.name, _TAKER.name)
         .outerjoin(_DRAWER, _DRAWER.id == MarkRow.person_id)
         .outerjoin(_TAKER, _TAKER.id == MarkRow.withdrawn_by_id)
-        .where(MarkRow.image_id == image_id)
+        .where(MarkRow.image_id == bindparam("image"))
         .order_by(MarkRow.id)
     )
-    if standing_only:
-        query = query.where(MarkRow.withdrawn_at.is_(None))
-    rows = [(m, who, taken) for m, who, taken in session.execute(query)]
+    return query.where(MarkRow.withdrawn_at.is_(None)) if standing_only else query
+
+
+def marks_of(session: Session, image_id: int, *, standing_only: bool = True) -> list[MarkEntry]:
+    """Return the marks of an image in the order they were drawn: two statements."""
+    query = _marks_said(standing_only=standing_only)
+    rows = [(m, who, taken) for m, who, taken in session.execute(query, {"image": image_id})]
     regions = _regions(session, [m.id for m, _, _ in rows])
     return [
         MarkEntry(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Text, delete, func, literal, select
+from sqlalchemy import BigInteger, Select, Text, bindparam, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -105,15 +106,20 @@ def set_colour(session: Session, name: str, colour: str) -> None:
     session.execute(statement.on_conflict_do_update(index_elements=[TagStyleRow.name], set_={"colour": colour}))
 
 
-def tags_of(session: Session, image_id: int) -> list[TagEntry]:
-    """Return the tags of an image by word: one statement."""
-    query = (
+@functools.cache
+def _tags_said() -> Select[str, str]:
+    return (
         select(TagRow.name, TagStyleRow.colour)
         .outerjoin(TagStyleRow, TagStyleRow.name == TagRow.name)
-        .where(TagRow.image_id == image_id)
+        .where(TagRow.image_id == bindparam("image"))
         .order_by(TagRow.name)
     )
-    return [TagEntry(name, colour or COLOURS[0]) for name, colour in session.execute(query)]
+
+
+def tags_of(session: Session, image_id: int) -> list[TagEntry]:
+    """Return the tags of an image by word: one statement."""
+    rows = session.execute(_tags_said(), {"image": image_id})
+    return [TagEntry(name, colour or COLOURS[0]) for name, colour in rows]
 
 
 def list_tags(session: Session, limit: int = 500) -> list[TagEntry]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import BindParameter, Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from spica.db.tables.image import ImageRow
@@ -47,23 +49,31 @@ def why_image(session: Session, image_id: int, stack_id: int | None = None, limi
     With a `limit` the newest so many, newest first; else all, by id.
     """
     image = session.get_one(ImageRow, image_id)
-    query = (
+    asked = {"image": image_id, "stack": stack_id, "object": image.object_key, "filter": image.filter}
+    query = _asked_said(of_one=stack_id is not None, newest_first=limit is not None).limit(limit)
+    return [
+        _answer(image, stack, member, given, rule, _differences(image, stack, mode))
+        for stack, member, given, rule, mode in session.execute(query, asked)
+    ]
+
+
+@functools.cache
+def _asked_said(*, of_one: bool, newest_first: bool) -> Select[*tuple[Any, ...]]:
+    """Return the stacks that concern an `image`, or the one named, with what their plans say of it."""
+    image_id: BindParameter[int] = bindparam("image")
+    given = (StackInputRow.stack_id == ImageRow.id) & (StackInputRow.image_id == image_id)
+    member = (SelectionMemberRow.selection_id == PlanRow.selection_id) & (SelectionMemberRow.image_id == image_id)
+    same = (ImageRow.object_key == bindparam("object")) & (ImageRow.filter == bindparam("filter"))
+    concerned = SelectionMemberRow.image_id.is_not(None) & (same | StackInputRow.image_id.is_not(None))
+    return (
         select(ImageRow, SelectionMemberRow, StackInputRow, SelectionRow.rule, PlanRow.mode)
         .join(PlanRow, PlanRow.id == ImageRow.plan_id)
         .outerjoin(SelectionRow, SelectionRow.id == PlanRow.selection_id)
-        .outerjoin(
-            SelectionMemberRow,
-            (SelectionMemberRow.selection_id == PlanRow.selection_id) & (SelectionMemberRow.image_id == image_id),
-        )
-        .outerjoin(StackInputRow, (StackInputRow.stack_id == ImageRow.id) & (StackInputRow.image_id == image_id))
-        .where(ImageRow.kind != ImageKind.EXPOSURE, _concerned(image, stack_id))
-        .order_by(ImageRow.id if limit is None else ImageRow.id.desc())
-        .limit(limit)
+        .outerjoin(SelectionMemberRow, member)
+        .outerjoin(StackInputRow, given)
+        .where(ImageRow.kind != ImageKind.EXPOSURE, ImageRow.id == bindparam("stack") if of_one else concerned)
+        .order_by(ImageRow.id.desc() if newest_first else ImageRow.id)
     )
-    return [
-        _answer(image, stack, member, given, rule, _differences(image, stack, mode))
-        for stack, member, given, rule, mode in session.execute(query)
-    ]
 
 
 def _differences(image: ImageRow, stack: ImageRow, mode: Mode) -> str:
@@ -72,13 +82,6 @@ def _differences(image: ImageRow, stack: ImageRow, mode: Mode) -> str:
     if mode is not Mode.AREA:
         pairs.append(("object", image.object_key, stack.object_key))
     return " and ".join(noun for noun, here, there in pairs if here != there)
-
-
-def _concerned(image: ImageRow, stack_id: int | None):  # type: ignore[no-untyped-def]
-    if stack_id is not None:
-        return ImageRow.id == stack_id
-    same = (ImageRow.object_key == image.object_key) & (ImageRow.filter == image.filter)
-    return SelectionMemberRow.image_id.is_not(None) & (same | StackInputRow.image_id.is_not(None))
 
 
 def _answer(

@@ -20,6 +20,10 @@ from spica_web.app import make_app
 from spica_web.guard import hosts_for
 from spica_web.session import make_entry, may_listen
 
+TURN_S = 0.0005
+"""How long a thread may hold the interpreter while others want it: a page asks for it after each of its statements,
+and would wait 5 ms each time where another thread computes."""
+
 
 def parse_words(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the words of the command line."""
@@ -86,6 +90,7 @@ def serve(workspace: Workspace, database: Database, words: argparse.Namespace) -
             ws="none",
         )
         _calm_collector()
+        sys.setswitchinterval(TURN_S)
         uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -1,11 +1,16 @@
-"""One image and lists of images, as the pages show them."""
+"""One image and lists of images, as the pages show them.
+
+The statements of a page are built once and cached; only their parameters change.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from spica.db.grade import grade_history
@@ -27,16 +32,21 @@ class DetectorEntry:
     quality: QualityRow | None
 
 
-def read_detectors(session: Session, image: ImageRow) -> list[DetectorEntry]:
-    """Return the detectors of an image: one statement."""
-    of = (QualityRow.parent_id == image.quality_id) & (QualityRow.number == DetectorRow.number)
-    query = (
+@functools.cache
+def _detectors_said() -> Select[DetectorRow, QualityRow]:
+    of = (QualityRow.parent_id == bindparam("quality")) & (QualityRow.number == DetectorRow.number)
+    return (
         select(DetectorRow, QualityRow)
         .outerjoin(QualityRow, of)
-        .where(DetectorRow.image_id == image.id)
+        .where(DetectorRow.image_id == bindparam("image"))
         .order_by(DetectorRow.number)
     )
-    return [DetectorEntry(d, q) for d, q in session.execute(query)]
+
+
+def read_detectors(session: Session, image: ImageRow) -> list[DetectorEntry]:
+    """Return the detectors of an image: one statement."""
+    rows = session.execute(_detectors_said(), {"image": image.id, "quality": image.quality_id})
+    return [DetectorEntry(d, q) for d, q in rows]
 
 
 @dataclass(frozen=True)
@@ -79,23 +89,25 @@ class ProductEntry:
 
 def read_products(session: Session, image_id: int) -> list[ProductEntry]:
     """Return the products of an image, newest attempt first: one statement."""
-    return _products(session, ProductRow.image_id == image_id)
+    return _products(session, _products_said(of_plan=False), image_id)
 
 
 def read_products_of_plan(session: Session, plan_id: int) -> list[ProductEntry]:
     """Return the products that the jobs of a plan made, newest attempt first: one statement."""
-    jobs = select(JobRow.id).where(JobRow.plan_id == plan_id)
-    return _products(session, ProductRow.job_id.in_(jobs))
+    return _products(session, _products_said(of_plan=True), plan_id)
 
 
-def _products(session: Session, where: Condition) -> list[ProductEntry]:
+@functools.cache
+def _products_said(*, of_plan: bool) -> Select[*tuple[Any, ...]]:
+    jobs = select(JobRow.id).where(JobRow.plan_id == bindparam("of"))
+    where = ProductRow.job_id.in_(jobs) if of_plan else ProductRow.image_id == bindparam("of")
     nodes = (
         select(func.array_agg(NodeRow.name))
         .join(LocationRow, LocationRow.node_id == NodeRow.id)
         .where(LocationRow.file_id == FileRow.id)
         .scalar_subquery()
     )
-    query = (
+    return (
         select(ProductRow, FileRow.size, FileRow.sha256, ContentRow.media_type, nodes)
         .join(FileRow, FileRow.id == ProductRow.file_id)
         .outerjoin(ContentRow, ContentRow.file_id == FileRow.id)
@@ -103,6 +115,9 @@ def _products(session: Session, where: Condition) -> list[ProductEntry]:
         .order_by(ProductRow.attempt_id.desc(), ProductRow.role, ProductRow.number, ProductRow.id)
         .limit(2000)
     )
+
+
+def _products(session: Session, query: Select[*tuple[Any, ...]], of: int) -> list[ProductEntry]:
     return [
         ProductEntry(
             p.id,
@@ -118,7 +133,7 @@ def _products(session: Session, where: Condition) -> list[ProductEntry]:
             media,
             tuple(sorted(set(places or ()))),
         )
-        for p, size, sha256, media, places in session.execute(query)
+        for p, size, sha256, media, places in session.execute(query, {"of": of})
     ]
 
 
@@ -141,7 +156,11 @@ class OutcomeEntry:
 
 def read_outcomes(session: Session, where: Condition, limit: int = 500) -> list[OutcomeEntry]:
     """Return outcomes with their jobs, newest first: one statement."""
-    query = (
+    return _told(session.execute(_outcomes_said(where, limit)))
+
+
+def _outcomes_said(where: Condition, limit: int) -> Select[*tuple[Any, ...]]:
+    return (
         select(JobRow.id, JobRow.kind, AttemptRow.number, OutcomeRow, ImageRow.name, FileRow.name)
         .join(AttemptRow, AttemptRow.id == OutcomeRow.attempt_id)
         .join(JobRow, JobRow.id == AttemptRow.job_id)
@@ -151,17 +170,25 @@ def read_outcomes(session: Session, where: Condition, limit: int = 500) -> list[
         .order_by(AttemptRow.id.desc(), OutcomeRow.id)
         .limit(limit)
     )
+
+
+def _told(rows: Any) -> list[OutcomeEntry]:
     return [
         OutcomeEntry(
             job, kind, n, o.image_id, image or file, o.number, o.outcome.value, o.code, o.text, o.value, o.limit
         )
-        for job, kind, n, o, image, file in session.execute(query)
+        for job, kind, n, o, image, file in rows
     ]
+
+
+@functools.cache
+def _image_outcomes_said() -> Select[*tuple[Any, ...]]:
+    return _outcomes_said(OutcomeRow.image_id == bindparam("image"), 200)
 
 
 def image_outcomes(session: Session, image_id: int) -> list[OutcomeEntry]:
     """Return what became of an image in the jobs that took it up."""
-    return read_outcomes(session, OutcomeRow.image_id == image_id, 200)
+    return _told(session.execute(_image_outcomes_said(), {"image": image_id}))
 
 
 @dataclass(frozen=True)
@@ -175,18 +202,22 @@ class FileEntry:
     places: tuple[tuple[str, str, str, str], ...]
 
 
+@functools.cache
+def _file_said() -> Select[FileRow, str, LocationRow]:
+    return (
+        select(FileRow, NodeRow.name, LocationRow)
+        .outerjoin(LocationRow, LocationRow.file_id == FileRow.id)
+        .outerjoin(NodeRow, NodeRow.id == LocationRow.node_id)
+        .where(FileRow.id == bindparam("file"))
+        .order_by(LocationRow.id)
+    )
+
+
 def read_file_entry(session: Session, file_id: int | None) -> FileEntry | None:
     """Return a file with its places as (node, root, path, state): one statement."""
     if file_id is None:
         return None
-    query = (
-        select(FileRow, NodeRow.name, LocationRow)
-        .outerjoin(LocationRow, LocationRow.file_id == FileRow.id)
-        .outerjoin(NodeRow, NodeRow.id == LocationRow.node_id)
-        .where(FileRow.id == file_id)
-        .order_by(LocationRow.id)
-    )
-    rows = [(f, node, place) for f, node, place in session.execute(query)]
+    rows = [(f, node, place) for f, node, place in session.execute(_file_said(), {"file": file_id})]
     if not rows:
         return None
     file = rows[0][0]
@@ -209,7 +240,11 @@ def read_solved(session: Session, image: ImageRow) -> SolutionImageRow | None:
     return session.scalar(query)
 
 
+@functools.cache
+def _reasons_said() -> Select[ImageReasonRow]:
+    return select(ImageReasonRow).where(ImageReasonRow.image_id == bindparam("image")).order_by(ImageReasonRow.id)
+
+
 def read_reasons(session: Session, image_id: int) -> list[ImageReasonRow]:
     """Return why an image is in its state."""
-    query = select(ImageReasonRow).where(ImageReasonRow.image_id == image_id).order_by(ImageReasonRow.id)
-    return list(session.scalars(query))
+    return list(session.scalars(_reasons_said(), {"image": image_id}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, ColumnElement, Float, Select, and_, any_, cast, func, literal, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Select,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
@@ -72,29 +86,37 @@ class ImageLine(NamedTuple):
     reason_code: str
 
 
-def read_lines(session: Session, ids: Sequence[int]) -> list[ImageLine]:
-    """Return exposures as the tables hold them now, in the order of their ids given: two statements."""
+@functools.cache
+def _lines_said() -> Select[*tuple[Any, ...]]:
     i, m = ImageRow, MeasureRow
-    query = (
+    return (
         select(
             *(i.id, i.name, i.object, i.filter, i.night, i.exptime_s, i.airmass, m.seeing_arcsec, m.ellipticity),
             *(m.background_adu, m.limiting_mag, m.zero_point_mag, m.skyprobe_mag, m.n_stars, m.grade, m.grade_source),
             i.state,
         )
         .outerjoin(m, m.image_id == i.id)
-        .where(i.id == any_(literal(list(ids), ARRAY(BigInteger))))
+        .where(i.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
     )
-    rows = {row[0]: row for row in session.execute(query)} if ids else {}
+
+
+def read_lines(session: Session, ids: Sequence[int]) -> list[ImageLine]:
+    """Return exposures as the tables hold them now, in the order of their ids given: two statements."""
+    rows = {row[0]: row for row in session.execute(_lines_said(), {"ids": list(ids)})} if ids else {}
     told = _reasons(session, list(rows))
     return [ImageLine._make((*rows[k], *told.get(k, ("", "")))) for k in ids if k in rows]
 
 
+@functools.cache
+def _reasons_said() -> Select[int, str, str]:
+    r, ids = ImageReasonRow, bindparam("ids", type_=ARRAY(BigInteger))
+    return select(r.image_id, r.text, r.code).where(r.image_id == any_(ids)).order_by(r.id)
+
+
 def _reasons(session: Session, ids: Sequence[int]) -> dict[int, tuple[str, str]]:
     """Return the reasons of images in words, and the code of the first."""
-    r = ImageReasonRow
-    query = select(r.image_id, r.text, r.code).where(r.image_id.in_(ids)).order_by(r.id)
     found: dict[int, tuple[str, str]] = {}
-    for image_id, words, code in session.execute(query) if ids else ():
+    for image_id, words, code in session.execute(_reasons_said(), {"ids": list(ids)}) if ids else ():
         before = found.get(image_id)
         found[image_id] = (words, code) if before is None else (f"{before[0]}; {words}", before[1])
     return found

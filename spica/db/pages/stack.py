@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, any_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from spica.db.pages.survey import Polygon, SkyShape
@@ -63,17 +65,22 @@ def newest_solution(session: Session, plan_id: int | None) -> SolutionRow | None
     )
 
 
-def read_inputs(session: Session, stack_id: int, solution_id: int | None) -> list[InputEntry]:
-    """Return the planned inputs of a stack, the used ones first, by weight: one statement."""
-    of = (SolutionImageRow.image_id == ImageRow.id) & (SolutionImageRow.solution_id == solution_id)
-    query = (
+@functools.cache
+def _inputs_said() -> Select[ImageRow, MeasureRow, StackInputRow, SolutionImageRow]:
+    of = (SolutionImageRow.image_id == ImageRow.id) & (SolutionImageRow.solution_id == bindparam("solution"))
+    return (
         select(ImageRow, MeasureRow, StackInputRow, SolutionImageRow)
         .join(StackInputRow, StackInputRow.image_id == ImageRow.id)
         .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
         .outerjoin(SolutionImageRow, of)
-        .where(StackInputRow.stack_id == stack_id)
+        .where(StackInputRow.stack_id == bindparam("stack"))
         .order_by(StackInputRow.weight_fraction.desc().nulls_last(), ImageRow.id)
     )
+
+
+def read_inputs(session: Session, stack_id: int, solution_id: int | None) -> list[InputEntry]:
+    """Return the planned inputs of a stack, the used ones first, by weight: one statement."""
+    rows = session.execute(_inputs_said(), {"stack": stack_id, "solution": solution_id})
     return [
         InputEntry(
             i.id,
@@ -90,23 +97,28 @@ def read_inputs(session: Session, stack_id: int, solution_id: int | None) -> lis
             s.flux_scale,
             solved,
         )
-        for i, m, s, solved in session.execute(query)
+        for i, m, s, solved in rows
     ]
+
+
+@functools.cache
+def _why_not_said() -> Select[*tuple[Any, ...]]:
+    return (
+        select(ImageRow, MeasureRow, SelectionMemberRow.clause, SelectionMemberRow.value)
+        .join(SelectionMemberRow, SelectionMemberRow.image_id == ImageRow.id)
+        .join(PlanRow, PlanRow.selection_id == SelectionMemberRow.selection_id)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .where(PlanRow.id == bindparam("plan"), SelectionMemberRow.chosen.is_(False))
+        .order_by(ImageRow.id)
+        .limit(bindparam("most"))
+    )
 
 
 def read_why_not(session: Session, plan_id: int | None, limit: int = 500) -> list[WhyNot]:
     """Return the candidates that the selection of a plan left out, by id: one statement."""
     if plan_id is None:
         return []
-    query = (
-        select(ImageRow, MeasureRow, SelectionMemberRow.clause, SelectionMemberRow.value)
-        .join(SelectionMemberRow, SelectionMemberRow.image_id == ImageRow.id)
-        .join(PlanRow, PlanRow.selection_id == SelectionMemberRow.selection_id)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(PlanRow.id == plan_id, SelectionMemberRow.chosen.is_(False))
-        .order_by(ImageRow.id)
-        .limit(limit)
-    )
+    rows = session.execute(_why_not_said(), {"plan": plan_id, "most": limit})
     return [
         WhyNot(
             i.id,
@@ -118,8 +130,20 @@ def read_why_not(session: Session, plan_id: int | None, limit: int = 500) -> lis
             clause,
             value,
         )
-        for i, m, clause, value in session.execute(query)
+        for i, m, clause, value in rows
     ]
+
+
+@functools.cache
+def _footprints_said() -> Select[*tuple[Any, ...]]:
+    shown = ImageRow.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
+    return (
+        select(ImageRow, MeasureRow.grade, DetectorRow.polygon_ra_deg, DetectorRow.polygon_dec_deg)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .outerjoin(DetectorRow, DetectorRow.image_id == ImageRow.id)
+        .where(shown, ImageRow.ra_deg.is_not(None))
+        .order_by(ImageRow.id == bindparam("stack"), ImageRow.id, DetectorRow.number)
+    )
 
 
 def read_footprints(session: Session, stack: ImageRow, ids: Sequence[int]) -> list[SkyShape]:
@@ -127,17 +151,11 @@ def read_footprints(session: Session, stack: ImageRow, ids: Sequence[int]) -> li
 
     Of more than `MAX_OUTLINES` detectors the exposures beyond are drawn by their circle alone.
     """
-    query = (
-        select(ImageRow, MeasureRow.grade, DetectorRow.polygon_ra_deg, DetectorRow.polygon_dec_deg)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .outerjoin(DetectorRow, DetectorRow.image_id == ImageRow.id)
-        .where(ImageRow.id.in_([stack.id, *ids[:MAX_FOOTPRINTS]]), ImageRow.ra_deg.is_not(None))
-        .order_by(ImageRow.id == stack.id, ImageRow.id, DetectorRow.number)
-    )
+    asked = {"ids": [stack.id, *ids[:MAX_FOOTPRINTS]], "stack": stack.id}
     images: dict[int, tuple[ImageRow, str | None]] = {}
     outlines: dict[int, list[Polygon]] = defaultdict(list)
     drawn = 0
-    for image, grade, ra, dec in session.execute(query):
+    for image, grade, ra, dec in session.execute(_footprints_said(), asked):
         images[image.id] = (image, grade.value if grade else None)
         if ra and dec and len(ra) == len(dec) and (drawn < MAX_OUTLINES or image.id == stack.id):
             outlines[image.id].append(tuple(zip(ra, dec, strict=True)))
@@ -155,15 +173,19 @@ def count_sources(session: Session, image_id: int) -> int:
     return session.scalar(select(func.count()).select_from(SourceRow).where(SourceRow.image_id == image_id)) or 0
 
 
-def read_stack_row(session: Session, image_id: int) -> tuple[ImageRow, StackRow, MeasureRow | None] | None:
-    """Return the rows of a stack or calibrated copy."""
-    query = (
+@functools.cache
+def _stack_said() -> Select[ImageRow, StackRow, MeasureRow]:
+    return (
         select(ImageRow, StackRow, MeasureRow)
         .join(StackRow, StackRow.image_id == ImageRow.id)
         .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .where(ImageRow.id == image_id)
+        .where(ImageRow.id == bindparam("stack"))
     )
-    row = session.execute(query).one_or_none()
+
+
+def read_stack_row(session: Session, image_id: int) -> tuple[ImageRow, StackRow, MeasureRow | None] | None:
+    """Return the rows of a stack or calibrated copy."""
+    row = session.execute(_stack_said(), {"stack": image_id}).one_or_none()
     return None if row is None else (row[0], row[1], row[2])
 
 
