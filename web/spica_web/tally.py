@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from spica.algorithms.predict import group_codes, predict_stack, predict_stacks
 from spica.db.snapshot import ImageColumns, Snapshot, exposures, judge_rows
-from spica.db.snapshot.spread import binned
+from spica.db.snapshot.spread import Ranking, ranking
 from spica.model.image import normalise_object
 from spica.model.selection import FIELDS, Between, Compare, FieldKind, OneOf, Rule
 from spica.model.selection.rule import leaves
@@ -152,12 +152,14 @@ def tally(snapshot: Snapshot, split: Split) -> Tally:
     """Count what is in, and predict its stacks."""
     images, taken = snapshot.images, split.taken
     exptime, seeing, depth = images.exptime[taken], images.seeing[taken], images.limiting_mag[taken]
-    groups = group_codes(images.object[taken], images.instrument[taken], images.filter[taken])
-    found = predict_stacks(groups.label, groups.n, exptime, seeing, depth)
-    largest = np.argsort(-found.n, kind="stable")[:MAX_GROUPS]
+    codes = (images.object, images.instrument, images.filter)
+    groups = snapshot.cache.get("rules.groups", codes, lambda: group_codes(*codes))
+    found = predict_stacks(groups.label[taken], groups.n, exptime, seeing, depth)
+    n_groups = int(np.count_nonzero(found.n))
+    largest = np.argsort(-found.n, kind="stable")[: min(MAX_GROUPS, n_groups)]
     shown = []
     for g in largest.tolist():
-        row = int(taken[groups.first[g]])
+        row = int(groups.first[g])
         shown.append(
             Group(
                 images.word("object_name", row),
@@ -177,10 +179,10 @@ def tally(snapshot: Snapshot, split: Split) -> Tally:
         unknown=split.unknown,
         unusable=split.unusable,
         exptime_s=float(np.nansum(exptime)),
-        n_groups=groups.n,
+        n_groups=n_groups,
         groups=tuple(shown),
         largest=shown[0] if shown else whole_of(exptime, seeing, depth),
-        best=_shares(seeing),
+        best=_shares(ranking(snapshot, "seeing"), taken),
         age_s=snapshot.age_s,
     )
 
@@ -208,13 +210,12 @@ def known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _shares(seeing_arcsec: NDArray[np.float64]) -> tuple[Share, ...]:
-    values = seeing_arcsec[np.isfinite(seeing_arcsec)]
-    if values.size < 4:
+def _shares(seeing: Ranking, taken: Rows) -> tuple[Share, ...]:
+    places = seeing.places(taken)
+    if places.size < 4:
         return ()
-    ranks = [min(values.size, math.ceil(p / 100 * values.size)) - 1 for p in SHARES]
-    ordered = np.partition(values, ranks)
-    return tuple(Share(p, float(ordered[r])) for p, r in zip(SHARES, ranks, strict=True))
+    ranks = [min(places.size, math.ceil(p / 100 * places.size)) - 1 for p in SHARES]
+    return tuple(Share(p, float(seeing.values[places[r]])) for p, r in zip(SHARES, ranks, strict=True))
 
 
 # Spreads --------------------------------------------------------------------------------------------------------------
@@ -270,15 +271,14 @@ def spreads(snapshot: Snapshot, rule: Rule, split: Split) -> list[FieldSpread]:
 
 
 def _spread(snapshot: Snapshot, name: str, split: Split, cuts: tuple[Cut, ...]) -> FieldSpread | None:
-    values = sorted_values(snapshot, name, split)
-    if values.size < 2:
+    ranked, all_places = ranking(snapshot, name), _candidate_places(snapshot, name, split)
+    values, n = ranked.values, all_places.size
+    if n < 2:
         return None
-    at = (values.size - 1) * np.array([0.01, 0.5, 0.99])
-    p01, median, p99 = (float(values[round(k)]) for k in at)
+    p01, median, p99 = (float(values[all_places[round(p * (n - 1))]]) for p in (0.01, 0.5, 0.99))
     low, high = _range(p01, p99, cuts)
     edges = np.searchsorted(values, np.linspace(low, high, BINS + 1))
-    inside = snapshot.images.column(name)[split.taken]
-    inside = inside[np.isfinite(inside)]
+    inside = ranked.places(split.taken)
     field = FIELDS[name]
     return FieldSpread(
         field=name,
@@ -286,23 +286,26 @@ def _spread(snapshot: Snapshot, name: str, split: Split, cuts: tuple[Cut, ...]) 
         unit="" if field.unit == "-" else field.unit,
         low=low,
         high=high,
-        candidates=tuple(np.diff(edges).tolist()),
-        taken=binned(inside, low, high, BINS)[0],
+        candidates=tuple(np.diff(np.searchsorted(all_places, edges)).tolist()),
+        taken=tuple(np.diff(np.searchsorted(inside, edges)).tolist()),
         median=median,
-        median_taken=float(np.median(inside)) if inside.size else None,
+        median_taken=_median(values, inside),
         cuts=cuts,
     )
 
 
-def sorted_values(snapshot: Snapshot, name: str, split: Split) -> NDArray[np.float64]:
-    """Return the known values of a field over the candidates, ascending; kept until a column changes."""
-    column = snapshot.images.column(name)
+def _median(values: NDArray[np.float64], places: Rows) -> float | None:
+    """Return the median of the values at some places, both ascending."""
+    n = places.size
+    return float(values[places[(n - 1) // 2]] + values[places[n // 2]]) / 2.0 if n else None
 
-    def compute() -> NDArray[np.float64]:
-        values = column[split.candidates]
-        return np.sort(values[np.isfinite(values)])
 
-    return snapshot.cache.get(("rules.sorted", name, split.bounds), candidate_sources(snapshot, column), compute)
+def _candidate_places(snapshot: Snapshot, name: str, split: Split) -> Rows:
+    """Return where the candidates stand in the ranking of a field; kept until a column changes."""
+    ranked = ranking(snapshot, name)
+    sources = candidate_sources(snapshot, snapshot.images.column(name))
+    key = ("rules.places", name, split.bounds)
+    return snapshot.cache.get(key, sources, lambda: ranked.places(split.candidates))
 
 
 def candidate_sources(snapshot: Snapshot, *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:

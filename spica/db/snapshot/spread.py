@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spica.db.snapshot.columns import WORD_NAMES, Array, Mask, Rows, Snapshot
 
@@ -58,6 +59,39 @@ def binned(values: Array, low: float, high: float, bins: int) -> tuple[tuple[int
     inside = values[(values >= low) & (values <= high)]
     at = np.minimum(((inside - low) * (bins / (high - low))).astype(np.int64), bins - 1)
     return tuple(np.bincount(at, minlength=bins).tolist()), below, above
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Known values of a column, ascending, and the place of every row among them.
+
+    Made once for a column, it tells how any rows are spread without sorting or looking at values again.
+    """
+
+    values: Array
+    """Shape (m,)."""
+    place: NDArray[np.int32]
+    """Shape (n,); -1: the value of the row is unknown."""
+
+    def places(self, rows: Rows) -> Rows:
+        """Return the places of those rows whose values are known, ascending; shape (k,)."""
+        marked = np.zeros(len(self.values) + 1, dtype=np.bool_)
+        marked[self.place[rows]] = True  # the last is where unknown ones go
+        return np.flatnonzero(marked[:-1])
+
+
+def ranking(snapshot: Snapshot, field: str) -> Ranking:
+    """Return the ranking of a column of numbers over all images; kept until the column changes."""
+    column = snapshot.images.column(field)
+
+    def compute() -> Ranking:
+        known = np.flatnonzero(np.isfinite(column))
+        rows = known[np.argsort(column[known], kind="stable")]
+        place = np.full(len(column), -1, dtype=np.int32)
+        place[rows] = np.arange(len(rows), dtype=np.int32)
+        return Ranking(column[rows].astype(np.float64), place)
+
+    return snapshot.cache.get(("ranking", field), (column,), compute)
 
 
 # Order ----------------------------------------------------------------------------------------------------------------
