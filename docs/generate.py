@@ -41,7 +41,7 @@ _BLOCK = re.compile(
 _JOB_WORDS = {
     JobState.HELD: "a person keeps it back",
     JobState.WAITING: "a parent has not ended yet",
-    JobState.READY: "any daemon may take it, from `not_before` on",
+    JobState.READY: "any daemon of a node that is not drained may take it, from `not_before` on",
     JobState.RUNNING: "an attempt is under way",
     JobState.SUCCEEDED: "its products are placed and recorded; final",
     JobState.FAILED: "no further attempt is made unless a person asks",

@@ -7,13 +7,20 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from sqlalchemy import exists, or_, select
+
 from spica.db.engine import Database
 from spica.db.job import Claimed, FencedError, adopt, claim, live_attempts, reap
+from spica.db.tables.job import JobRow
 from spica.files.workspace import Workspace
-from spica.model.errors import ConflictError
+from spica.model.errors import ConflictError, TransientError
+from spica.model.job import JobState
 from spica_daemon.attempt import Site, find_left_behind
 from spica_daemon.executors.local import StepProcess
 from spica_daemon.seat import pass_point
+
+NATIVE = "native"
+"""The engine whose scripts do nothing but call our own steps."""
 
 
 def claim_next(database: Database, node_id: int, lease_s: float) -> Claimed | None:
@@ -24,6 +31,17 @@ def claim_next(database: Database, node_id: int, lease_s: float) -> Claimed | No
     if claimed is not None:
         pass_point("after_claim")
     return claimed
+
+
+def more_wait(database: Database, node_id: int) -> bool:
+    """Return whether jobs of our own steps wait that this node may run now or later; False while nobody can tell."""
+    mine = or_(JobRow.node_id.is_(None), JobRow.node_id == node_id)
+    waiting = JobRow.state.in_((JobState.WAITING, JobState.READY))
+    try:
+        with database.read() as session:
+            return bool(session.scalar(select(exists().where(waiting, mine, JobRow.engine == NATIVE))))
+    except TransientError:
+        return False
 
 
 def look_through(site: Site, lease_s: float) -> list[tuple[Claimed, StepProcess | None]]:

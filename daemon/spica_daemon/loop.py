@@ -27,7 +27,7 @@ from spica.files.workspace import Workspace
 from spica.model.errors import TransientError
 from spica.model.node import LocationState, NodeState
 from spica_daemon.attempt import Attempt, Render, Site
-from spica_daemon.claim import claim_next, look_through, reap_all
+from spica_daemon.claim import claim_next, look_through, more_wait, reap_all
 from spica_daemon.executors.local import StepProcess
 from spica_daemon.executors.warm import WarmStarter
 from spica_daemon.heartbeat import Heartbeat, Pulse
@@ -72,9 +72,8 @@ class Daemon:
             self._node_id = know_node(session, workspace.node, socket.gethostname())
         self._token = secrets.token_urlsafe(32)
         threads = max((os.cpu_count() or 1) // self._slots, 1)
-        self._site = Site(
-            database, workspace, self._node_id, threads, options.grace_s, options.backoff_s, render, WarmStarter()
-        )
+        warm = WarmStarter(more_wait=lambda: more_wait(database, self._node_id))
+        self._site = Site(database, workspace, self._node_id, threads, options.grace_s, options.backoff_s, render, warm)
         state = NodeState.DRAINING if options.drain else NodeState.ACTIVE
         self._heart = Heartbeat(
             database.url,

@@ -104,7 +104,6 @@ def upgrade() -> None:
         enum.create(op.get_bind(), checkfirst=False)
     _create_file()
     _create_login_try()
-    _create_node()
     _create_person()
     _create_recipe()
     _create_setting()
@@ -112,10 +111,11 @@ def upgrade() -> None:
     _create_audit()
     _create_bulk_grade()
     _create_content()
-    _create_location()
-    _create_placement()
+    _create_node()
     _create_rule()
     _create_session()
+    _create_location()
+    _create_placement()
     _create_rule_version()
     _create_selection()
     _create_plan()
@@ -193,41 +193,6 @@ def _create_login_try() -> None:
         sa.PrimaryKeyConstraint("key_sha256", name=op.f("pk_login_try")),
     )
     op.create_index(op.f("ix_login_try_tried_at"), "login_try", ["tried_at"], unique=False)
-
-
-def _create_node() -> None:
-    op.create_table(
-        "node",
-        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
-        sa.Column("name", sa.Text(), nullable=False, comment="name of the node"),
-        sa.Column("host", sa.Text(), nullable=True, comment="host name it last ran on"),
-        sa.Column("state", NODE_STATE, server_default="stopped", nullable=False, comment="what its daemon said last"),
-        sa.Column("slots", sa.Integer(), server_default="0", nullable=False, comment="jobs at once"),
-        sa.Column(
-            "busy", sa.Integer(), server_default="0", nullable=False, comment="jobs running at the last heartbeat"
-        ),
-        sa.Column(
-            "seen_at",
-            sa.DateTime(timezone=True),
-            nullable=True,
-            comment="last heartbeat of its daemon, UTC; NULL: not yet",
-        ),
-        sa.Column("disk_free_bytes", sa.BigInteger(), nullable=True, comment="free disk of its data root, byte"),
-        sa.Column("load", sa.Float(), nullable=True, comment="load average of one minute"),
-        sa.Column(
-            "address", sa.Text(), nullable=True, comment="host:port where its daemon serves files; NULL: does not"
-        ),
-        sa.Column("token", sa.Text(), nullable=True, comment="bearer token that its file service asks of other nodes"),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-            comment="when it was first seen, UTC",
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_node")),
-        sa.UniqueConstraint("name", name=op.f("uq_node_name")),
-    )
 
 
 def _create_person() -> None:
@@ -350,57 +315,49 @@ def _create_content() -> None:
     )
 
 
-def _create_location() -> None:
+def _create_node() -> None:
     op.create_table(
-        "location",
+        "node",
         sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
-        sa.Column("file_id", sa.BigInteger(), nullable=False, comment="which file"),
-        sa.Column("node_id", sa.BigInteger(), nullable=False, comment="on which node"),
-        sa.Column("root", sa.Text(), nullable=False, comment="name of a root in the node's own configuration"),
-        sa.Column("relative_path", sa.Text(), nullable=False, comment="path below the root"),
+        sa.Column("name", sa.Text(), nullable=False, comment="name of the node"),
+        sa.Column("host", sa.Text(), nullable=True, comment="host name it last ran on"),
+        sa.Column("state", NODE_STATE, server_default="stopped", nullable=False, comment="what its daemon said last"),
+        sa.Column("slots", sa.Integer(), server_default="0", nullable=False, comment="jobs at once"),
         sa.Column(
-            "state", LOCATION_STATE, server_default="present", nullable=False, comment="whether it was there last"
+            "busy", sa.Integer(), server_default="0", nullable=False, comment="jobs running at the last heartbeat"
         ),
         sa.Column(
             "seen_at",
             sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-            comment="when it was last seen there, UTC",
+            nullable=True,
+            comment="last heartbeat of its daemon, UTC; NULL: not yet",
         ),
-        sa.CheckConstraint("left(relative_path, 1) <> '/'", name=op.f("ck_location_path_is_relative")),
-        sa.ForeignKeyConstraint(["file_id"], ["file.id"], name=op.f("fk_location_file_id")),
-        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_location_node_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_location")),
-        sa.UniqueConstraint("node_id", "root", "relative_path", name=op.f("uq_location_node_id_root_relative_path")),
-    )
-    op.create_index(op.f("ix_location_file_id"), "location", ["file_id"], unique=False)
-
-
-def _create_placement() -> None:
-    op.create_table(
-        "placement",
-        sa.Column("run", sa.Text(), nullable=False, comment="run; '': every run"),
-        sa.Column("filter", sa.Text(), nullable=False, comment="canonical filter; '': every filter"),
-        sa.Column("node_id", sa.BigInteger(), nullable=False, comment="to which node"),
+        sa.Column("disk_free_bytes", sa.BigInteger(), nullable=True, comment="free disk of its data root, byte"),
+        sa.Column("load", sa.Float(), nullable=True, comment="load average of one minute"),
         sa.Column(
-            "chosen",
-            sa.Boolean(),
-            server_default=sa.text("true"),
-            nullable=False,
-            comment="by a person; false: by free disk when the group first came",
+            "address", sa.Text(), nullable=True, comment="host:port where its daemon serves files; NULL: does not"
         ),
-        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="who; NULL: Spica itself"),
+        sa.Column("token", sa.Text(), nullable=True, comment="bearer token that its file service asks of other nodes"),
+        sa.Column(
+            "drained_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="since when a person lets it take no new jobs, UTC; NULL: not yet",
+        ),
+        sa.Column("drained_why", sa.Text(), nullable=True, comment="why it is drained"),
+        sa.Column("drained_by_id", sa.BigInteger(), nullable=True, comment="who drained it; NULL: the command line"),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when, UTC",
+            comment="when it was first seen, UTC",
         ),
-        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_placement_node_id")),
-        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_placement_person_id")),
-        sa.PrimaryKeyConstraint("run", "filter", name=op.f("pk_placement")),
+        sa.CheckConstraint("(drained_at IS NULL) = (drained_why IS NULL)", name=op.f("ck_node_drained_for_a_reason")),
+        sa.CheckConstraint("drained_at IS NOT NULL OR drained_by_id IS NULL", name=op.f("ck_node_drained_by_somebody")),
+        sa.ForeignKeyConstraint(["drained_by_id"], ["person.id"], name=op.f("fk_node_drained_by_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_node")),
+        sa.UniqueConstraint("name", name=op.f("uq_node_name")),
     )
 
 
@@ -459,6 +416,60 @@ def _create_session() -> None:
         sa.UniqueConstraint("token_sha256", name=op.f("uq_session_token_sha256")),
     )
     op.create_index(op.f("ix_session_person_id"), "session", ["person_id"], unique=False)
+
+
+def _create_location() -> None:
+    op.create_table(
+        "location",
+        sa.Column("id", sa.BigInteger(), autoincrement=True, nullable=False, comment="surrogate key"),
+        sa.Column("file_id", sa.BigInteger(), nullable=False, comment="which file"),
+        sa.Column("node_id", sa.BigInteger(), nullable=False, comment="on which node"),
+        sa.Column("root", sa.Text(), nullable=False, comment="name of a root in the node's own configuration"),
+        sa.Column("relative_path", sa.Text(), nullable=False, comment="path below the root"),
+        sa.Column(
+            "state", LOCATION_STATE, server_default="present", nullable=False, comment="whether it was there last"
+        ),
+        sa.Column(
+            "seen_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when it was last seen there, UTC",
+        ),
+        sa.CheckConstraint("left(relative_path, 1) <> '/'", name=op.f("ck_location_path_is_relative")),
+        sa.ForeignKeyConstraint(["file_id"], ["file.id"], name=op.f("fk_location_file_id")),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_location_node_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_location")),
+        sa.UniqueConstraint("node_id", "root", "relative_path", name=op.f("uq_location_node_id_root_relative_path")),
+    )
+    op.create_index(op.f("ix_location_file_id"), "location", ["file_id"], unique=False)
+
+
+def _create_placement() -> None:
+    op.create_table(
+        "placement",
+        sa.Column("run", sa.Text(), nullable=False, comment="run; '': every run"),
+        sa.Column("filter", sa.Text(), nullable=False, comment="canonical filter; '': every filter"),
+        sa.Column("node_id", sa.BigInteger(), nullable=False, comment="to which node"),
+        sa.Column(
+            "chosen",
+            sa.Boolean(),
+            server_default=sa.text("true"),
+            nullable=False,
+            comment="by a person; false: by free disk when the group first came",
+        ),
+        sa.Column("person_id", sa.BigInteger(), nullable=True, comment="who; NULL: Spica itself"),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when, UTC",
+        ),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_placement_node_id")),
+        sa.ForeignKeyConstraint(["person_id"], ["person.id"], name=op.f("fk_placement_person_id")),
+        sa.PrimaryKeyConstraint("run", "filter", name=op.f("pk_placement")),
+    )
 
 
 def _create_rule_version() -> None:

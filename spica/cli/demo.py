@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spica.files.workspace import Workspace
     from spica.model.recipe import Recipe
     from spica.scheduling.select import Scheduled
-    from spica.steps.simulate import SurveyTruth
+    from spica.steps.simulate import SurveyParameters, SurveyTruth
 
 
 @click.command("simulate")
@@ -86,17 +86,23 @@ def warm_command() -> None:
 @click.command("demo")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"))
 @click.option("--headless", is_flag=True, help="End after the table instead of serving the web page.")
-@click.option("--objects", type=click.IntRange(1, 20), default=2, show_default=True, help="Fields.")
+@click.option("--quick", is_flag=True, help="One field, one filter, four exposures.")
+@click.option("--objects", type=click.IntRange(1, 20), help="Fields.  [default: 2; with --quick 1]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulation.")
 @click.option("--port", type=int, help="Port of the web page.")
 @click.pass_context
-def demo_command(ctx: click.Context, folder: Path, headless: bool, objects: int, seed: int, port: int | None) -> int:
-    """Simulate a survey, run everything on it, and open the web page."""
+def demo_command(
+    ctx: click.Context, folder: Path, headless: bool, quick: bool, objects: int | None, seed: int, port: int | None
+) -> int:
+    """Simulate a survey, run everything on it, and open the web page.
+
+    With --quick the survey is small, yet has every step, mode and mishap.
+    """
     from spica.db.engine import open_database
     from spica.db.schema import migrate
 
     started = time.monotonic()
-    workspace, truth = _prepare(folder, objects, seed)
+    workspace, truth = _prepare(folder, _parameters(quick, objects, seed))
     database = open_database(workspace, check_schema=False)
     try:
         migrate(database)
@@ -114,12 +120,21 @@ def demo_command(ctx: click.Context, folder: Path, headless: bool, objects: int,
     return code
 
 
-def _prepare(folder: Path, objects: int, seed: int) -> tuple[Workspace, SurveyTruth]:
+def _parameters(quick: bool, objects: int | None, seed: int) -> SurveyParameters:
+    """Return what the demo simulates: the default survey of two fields, or the smallest that has all its mishaps."""
+    from spica.steps.simulate import SurveyParameters
+
+    if not quick:
+        return SurveyParameters(n_objects=objects or 2, seed=seed)
+    return SurveyParameters(n_objects=objects or 1, filters=("r",), n_exposures=4, seed=seed)
+
+
+def _prepare(folder: Path, parameters: SurveyParameters) -> tuple[Workspace, SurveyTruth]:
     """Make a fresh workspace and a simulated survey in its incoming folder."""
     from spica.files.workspace import init_workspace
     from spica.model.errors import ConflictError
     from spica.reference.store import ReferenceStore
-    from spica.steps.simulate import SurveyParameters, simulate_survey
+    from spica.steps.simulate import simulate_survey
 
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "demo.txt").is_file():
@@ -130,7 +145,7 @@ def _prepare(folder: Path, objects: int, seed: int) -> tuple[Workspace, SurveyTr
     with progress_bar("simulate a survey") as advance:
         truth = simulate_survey(
             workspace.roots["incoming"],
-            SurveyParameters(n_objects=objects, seed=seed),
+            parameters,
             truth_folder=workspace.folder / "truth",
             progress=advance,
         )
@@ -147,7 +162,7 @@ def _run_survey(workspace: Workspace, database: Database, truth: SurveyTruth) ->
     with progress_bar("read incoming files") as advance:
         report = take_in(database, workspace, [workspace.roots["incoming"]], recipe, advance)
     failed = wait_for(workspace, database, report.jobs, "verify and assess")
-    first = truth.exposures[0].plan
+    first = next(e.plan for e in truth.exposures if e.plan.defocus_arcsec == 0)  # one out of focus is refused
     plans = _schedule_all(database, workspace, recipe, first.ra_deg, first.dec_deg, first.filter_name, first.name)
     jobs = [j for p in plans for j in p.jobs]
     return failed + wait_for(workspace, database, jobs, "solve, stack, judge, deliver")

@@ -1,4 +1,4 @@
-"""Verbs that list: status, images, stacks, jobs, nodes."""
+"""Verbs that list: status, images, stacks, jobs."""
 
 from __future__ import annotations
 
@@ -49,16 +49,6 @@ JOB_COLUMNS = (
     ("seconds", "s"),
     ("label", "what"),
     ("error", "error"),
-)
-NODE_COLUMNS = (
-    ("id", "id"),
-    ("name", "name"),
-    ("host", "host"),
-    ("state", "state"),
-    ("alive", "alive"),
-    ("busy", "busy"),
-    ("slots", "slots"),
-    ("seen_at", "seen"),
 )
 
 
@@ -151,15 +141,3 @@ def jobs_command(ctx: click.Context, state: str | None, plan: int | None, as_jso
     with open_survey(ctx) as (workspace, database), database.read() as session:
         rows = list_jobs(session, workspace, where)
     print_rows(rows, JOB_COLUMNS, as_json, as_csv, "no jobs; spica ingest and spica schedule make some")
-
-
-@click.command("nodes")
-@format_options
-@click.pass_context
-def nodes_command(ctx: click.Context, as_json: bool, as_csv: bool) -> None:
-    """List nodes with their last heartbeat."""
-    from spica.db.overview import list_nodes
-
-    with open_survey(ctx) as (_, database), database.read() as session:
-        rows = list_nodes(session)
-    print_rows(rows, NODE_COLUMNS, as_json, as_csv, "no nodes; start one with: spica daemon")

@@ -63,13 +63,20 @@ def _states(database: Database, job_ids: Sequence[int]) -> dict[int, JobState]:
 
 @contextmanager
 def _some_daemon(workspace: Workspace, database: Database) -> Iterator[subprocess.Popen[bytes] | None]:
-    """Lend a draining daemon while nobody else works; end it after."""
+    """Lend a draining daemon while nobody works; end it after. TransientError where all that could work is drained."""
     from spica.db.overview import list_nodes
+    from spica.model.errors import TransientError
 
     with database.read() as session:
-        if any(n.alive for n in list_nodes(session)):
-            yield None
-            return
+        nodes = list_nodes(session)
+    alive = [n for n in nodes if n.alive]
+    able = alive or [n for n in nodes if n.name == workspace.node]
+    if able and not any(n.drained is None for n in able):
+        said = f"node {able[0].name} is drained {able[0].drained}"
+        raise TransientError(f"the jobs are on record and wait: {said}; run: spica nodes --resume {able[0].name}")
+    if alive:
+        yield None
+        return
     daemon = start_daemon(workspace, "--drain")
     try:
         yield daemon

@@ -1,4 +1,4 @@
-"""Nodes: who they are, whether they are alive, and what they do."""
+"""Nodes: who they are, whether they are alive, what they do, and whether a person lets them take new jobs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Float, Select, cast, func, select, update
+from sqlalchemy import Float, Row, Select, cast, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from spica.db.engine import notify
+from spica.db.person import audit
 from spica.db.tables.file import NodeRow
+from spica.db.tables.person import PersonRow
 from spica.model.errors import UsageError
-from spica.model.node import NodeState
+from spica.model.node import Drain, NodeState
 
 SILENT_AFTER_S = 30.0
 
@@ -22,7 +24,8 @@ SILENT_AFTER_S = 30.0
 class Node:
     """A node as the database knows it.
 
-    `silence_s` is the time since its last heartbeat by the database's clock, s; None: it never had one.
+    `drain` None: it takes jobs while its daemon works. `silence_s` is the time since its last heartbeat by the
+    database's clock, s; None: it never had one.
     """
 
     id: int
@@ -38,6 +41,12 @@ class Node:
     address: str | None
     token: str | None = field(repr=False)
     created_at: datetime
+    drain: Drain | None = None
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether new jobs begin on it: its daemon works, and nobody drained it."""
+        return self.alive and self.drain is None
 
     @property
     def alive(self) -> bool:
@@ -86,7 +95,7 @@ def beat(session: Session, node_id: int, said: Beat) -> None:
     before = session.execute(_nodes().where(NodeRow.id == node_id)).one_or_none()
     if before is None:
         raise UsageError(f"there is no node {node_id}; start its daemon again")
-    node = Node(**before._asdict())
+    node = _node(before)
     session.execute(
         update(NodeRow)
         .where(NodeRow.id == node_id)
@@ -105,31 +114,75 @@ def beat(session: Session, node_id: int, said: Beat) -> None:
         notify(session, f"node:{node_id}")
 
 
-def drain_node(session: Session, node_id: int) -> None:
-    """Record that a node takes no further jobs."""
-    _set_state(session, node_id, NodeState.DRAINING)
+def drain_node(session: Session, node_id: int, why: str, person_id: int | None = None) -> None:
+    """Let a node take no new jobs until it is resumed, however often its daemon starts; running jobs end.
+
+    No attempt begins on the node once this transaction has committed: `spica.db.job.claim` shares the node's row. A
+    node that is drained already is drained anew: the newest word counts.
+
+    Raises
+    ------
+    UsageError
+        Where there is no such node, or no reason is given.
+    """
+    if not why.strip():
+        raise UsageError("a node is drained for a reason that others can read; say why")
+    said = {"drained_at": func.clock_timestamp(), "drained_why": why.strip(), "drained_by_id": person_id}
+    name = session.scalar(update(NodeRow).where(NodeRow.id == node_id).values(**said).returning(NodeRow.name))
+    if name is None:
+        raise _no_node(node_id)
+    audit(session, person_id, "drain", f"node:{node_id}", f"{name}: {why.strip()}")
+    notify(session, f"node:{node_id}")
+
+
+def resume_node(session: Session, node_id: int, person_id: int | None = None) -> bool:
+    """Let a drained node take jobs again; return whether it was drained. UsageError where there is no such node."""
+    said = {"drained_at": None, "drained_why": None, "drained_by_id": None}
+    drained = (NodeRow.id == node_id) & NodeRow.drained_at.is_not(None)
+    name = session.scalar(update(NodeRow).where(drained).values(**said).returning(NodeRow.name))
+    if name is None:
+        if session.get(NodeRow, node_id) is None:
+            raise _no_node(node_id)
+        return False
+    audit(session, person_id, "resume", f"node:{node_id}", name)
+    notify(session, f"node:{node_id}")
+    return True
+
+
+def _no_node(node_id: int) -> UsageError:
+    return UsageError(f"there is no node {node_id}; see spica nodes")
 
 
 def stop_node(session: Session, node_id: int) -> None:
     """Record that a node's daemon has ended; it serves no files and runs nothing."""
-    session.execute(update(NodeRow).where(NodeRow.id == node_id).values(busy=0, address=None, token=None))
-    _set_state(session, node_id, NodeState.STOPPED)
+    ended = {"state": NodeState.STOPPED, "busy": 0, "address": None, "token": None}
+    session.execute(update(NodeRow).where(NodeRow.id == node_id).values(**ended))
+    notify(session, f"node:{node_id}")
 
 
 def find_node(session: Session, name: str) -> Node | None:
     """Return a node by its name; None where there is none."""
     row = session.execute(_nodes().where(NodeRow.name == name)).one_or_none()
-    return None if row is None else Node(**row._asdict())
+    return None if row is None else _node(row)
+
+
+def need_node(session: Session, name: str) -> Node:
+    """Return a node by its name; UsageError where there is none."""
+    found = find_node(session, name)
+    if found is None:
+        raise UsageError(f"no node is called {name!r}; see spica nodes")
+    return found
 
 
 def list_nodes(session: Session) -> tuple[Node, ...]:
     """Return all nodes by id."""
-    return tuple(Node(**row._asdict()) for row in session.execute(_nodes().order_by(NodeRow.id)))
+    return tuple(_node(row) for row in session.execute(_nodes().order_by(NodeRow.id)))
 
 
-def _set_state(session: Session, node_id: int, state: NodeState) -> None:
-    session.execute(update(NodeRow).where(NodeRow.id == node_id).values(state=state))
-    notify(session, f"node:{node_id}")
+def _node(row: Row[*tuple[Any, ...]]) -> Node:
+    values = row._asdict()
+    at, why, person = (values.pop(name) for name in ("drained_at", "drained_why", "drained_by"))
+    return Node(**values, drain=None if at is None else Drain(at, person, why))
 
 
 def _nodes() -> Select[*tuple[Any, ...]]:
@@ -148,4 +201,7 @@ def _nodes() -> Select[*tuple[Any, ...]]:
         NodeRow.address,
         NodeRow.token,
         NodeRow.created_at,
-    )
+        NodeRow.drained_at,
+        NodeRow.drained_why,
+        PersonRow.name.label("drained_by"),
+    ).outerjoin(PersonRow, PersonRow.id == NodeRow.drained_by_id)

@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
+from spica.db.node import list_nodes as read_nodes
+from spica.db.placement_choice import list_placements
 from spica.db.stale import stale_stacks
 from spica.db.tables.file import LocationRow, NodeRow
 from spica.db.tables.image import ImageReasonRow, ImageRow, MeasureRow
@@ -27,13 +29,12 @@ from spica.model.overview import (
     JobEntry,
     NodeEntry,
     PhotometrySummary,
+    PlacementEntry,
     StackEntry,
 )
 from spica.model.product import Role
 
 SOLUTION = aliased(SolutionRow)
-SILENT_S = 30.0
-"""A node without a heartbeat for so long is no longer alive, s."""
 
 
 class Paths:
@@ -281,24 +282,33 @@ def _job_entry(j: JobRow, a: AttemptRow | None, node: str | None, workspace: Wor
     )
 
 
-def list_nodes(session: Session) -> list[NodeEntry]:
-    """Return nodes as the JSON contract has them; alive by the database's clock."""
-    age = func.extract("epoch", func.now() - NodeRow.seen_at)
-    rows = session.execute(select(NodeRow, age).order_by(NodeRow.id))
+def list_nodes(session: Session, *, placed: bool = False) -> list[NodeEntry]:
+    """Return nodes as the JSON contract has them; alive by the database's clock.
+
+    `placed`: with the groups that go to each, by one statement more; else `placements` is empty.
+    """
+    going: dict[int, list[PlacementEntry]] = defaultdict(list)
+    for p in list_placements(session, None) if placed else ():
+        entry = PlacementEntry(p.run or "every", p.filter or "every", p.chosen, p.person, p.created_at.isoformat())
+        going[p.node_id].append(entry)
     return [
         NodeEntry(
             id=n.id,
             name=n.name,
             host=n.host,
             state=n.state.value,
-            alive=n.state.value != "stopped" and seconds is not None and float(seconds) < SILENT_S,
+            alive=n.alive,
             slots=n.slots,
             busy=n.busy,
             seen_at=n.seen_at.isoformat() if n.seen_at else None,
             disk_free_bytes=n.disk_free_bytes,
             load=n.load,
+            drained_at=n.drain.at.isoformat() if n.drain else None,
+            drained_by=n.drain.person if n.drain else None,
+            drained_why=n.drain.why if n.drain else None,
+            placements=tuple(sorted(going[n.id], key=lambda p: (p.run, p.filter))),
         )
-        for n, seconds in rows
+        for n in read_nodes(session)
     ]
 
 

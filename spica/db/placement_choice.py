@@ -45,9 +45,10 @@ def knows_several(session: Session) -> bool:
 
 
 def is_fit(node: Node) -> bool:
-    """Whether new exposures may go to a node: it works, was heard of within ten minutes, and has disk left."""
+    """Whether new exposures may go to a node: it works, was heard of within ten minutes, has disk, is not drained."""
     heard = node.silence_s is not None and node.silence_s <= LONG_SILENT_S
-    return node.state is NodeState.ACTIVE and heard and (node.disk_free_bytes or 0) >= MIN_FREE_BYTES
+    works = node.state is NodeState.ACTIVE and node.drain is None
+    return works and heard and (node.disk_free_bytes or 0) >= MIN_FREE_BYTES
 
 
 def choose_node(session: Session, run: str | None, filter_name: str | None) -> int | None:
@@ -120,7 +121,7 @@ def move_group(session: Session, run: str, filter_name: str, node_id: int, perso
     Raises
     ------
     UsageError
-        Where there is no such node, or it has stopped.
+        Where there is no such node, or it has stopped or is drained.
     """
     node = _need_node(session, node_id)
     group = Group(run.strip(), filter_name.strip())
@@ -155,7 +156,7 @@ def move_waiting(session: Session, from_id: int, to_id: int | None, person_id: i
     Raises
     ------
     UsageError
-        Where there is no such node, or the other has stopped.
+        Where there is no such node, or the other has stopped or is drained.
     """
     if to_id is not None:
         _need_node(session, to_id)
@@ -180,6 +181,8 @@ def _need_node(session: Session, node_id: int) -> NodeRow:
         raise UsageError(f"there is no node {node_id}; see spica nodes")
     if node.state is NodeState.STOPPED:
         raise UsageError(f"node {node.name} has stopped; start its daemon, or choose another node")
+    if node.drained_at is not None:
+        raise UsageError(f"node {node.name} is drained ({node.drained_why}); resume it, or choose another node")
     return node
 
 
@@ -214,8 +217,8 @@ class Placement:
     created_at: datetime
 
 
-def list_placements(session: Session, limit: int = 200) -> list[Placement]:
-    """Return where groups go, the newest first: one statement."""
+def list_placements(session: Session, limit: int | None = 200) -> list[Placement]:
+    """Return where groups go, the newest first (None: all of them): one statement."""
     query = (
         select(
             PlacementRow.run,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from spica.model.job import Reason
+from spica.model.node import Drain
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,25 @@ class JobEntry:
 
 
 @dataclass(frozen=True)
+class PlacementEntry:
+    """A run and filter (`every`: every one) whose exposures go to a node, and since when.
+
+    `chosen`: by `person` (null: at the command line); else by free disk when the group first came.
+    """
+
+    run: str
+    filter: str
+    chosen: bool
+    person: str | None
+    since: str
+
+
+@dataclass(frozen=True)
 class NodeEntry:
-    """One node as `spica nodes --json` and `/api/nodes` give it."""
+    """One node as `spica nodes --json` and `/api/nodes` give it.
+
+    `drained_at` null: it is not drained; `drained_by` null where it is: by the command line.
+    """
 
     id: int
     name: str
@@ -127,3 +146,19 @@ class NodeEntry:
     seen_at: str | None
     disk_free_bytes: int | None
     load: float | None
+    drained_at: str | None
+    drained_by: str | None
+    drained_why: str | None
+    placements: tuple[PlacementEntry, ...]
+
+    @property
+    def drained(self) -> str | None:
+        """By whom, since when and why it is drained; None where it is not."""
+        if self.drained_at is None:
+            return None
+        return Drain(datetime.fromisoformat(self.drained_at), self.drained_by, self.drained_why or "").words
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether new jobs begin on it."""
+        return self.alive and self.drained_at is None

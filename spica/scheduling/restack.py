@@ -2,219 +2,157 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from spica.db.engine import Database
+from spica.db.person import audit
 from spica.db.plan import know_recipe, product_of, standing_plan
-from spica.db.selection import Judged, association_filter, judge, record_selection
+from spica.db.selection import record_selection
 from spica.db.tables.image import ImageRow
-from spica.db.tables.job import JobRow, PlanRow, RecipeRow, SelectionMemberRow, SelectionRow
-from spica.db.tables.product import StackInputRow, StackRow
-from spica.db.tables.rule import RuleRow, RuleVersionRow
+from spica.db.tables.job import PlanRow
+from spica.db.tables.product import StackRow
 from spica.files.workspace import Workspace
-from spica.model.association import Association, Circle, Mode
-from spica.model.errors import ConflictError, NothingToDoError, UsageError
-from spica.model.image import FrameType, ImageKind, ImageState
-from spica.model.job import JobKind, Request, item_id
-from spica.model.recipe import Recipe
-from spica.model.record import from_json
-from spica.model.selection import Candidate, list_names, parse_rule
+from spica.model.association import Association
+from spica.model.errors import ConflictError, NothingToDoError, SpicaError, UsageError
+from spica.model.image import ImageState
 from spica.scheduling.field import find_reference
-from spica.scheduling.group import Grouping
-from spica.scheduling.plan import product_hash
-from spica.scheduling.select import (
-    Planned,
-    Scheduled,
-    group_wish,
-    judged_for,
-    label_of,
-    plan_association,
-    read_members,
-    told_out,
-    told_ungrouped,
-    with_products,
-)
-from spica.scheduling.wish import Wish
-from spica.steps.base import recipe_of
+from spica.scheduling.plan import Member, product_hash
+from spica.scheduling.select import Planned, Scheduled, judged_for, label_of, plan_association, read_members
+from spica.scheduling.stale import JudgedStack, StaleStack, judge_each
+from spica.scheduling.today import PlannedStack, Today, judge_today, read_planned
 
+Outcome = Literal["planned", "known", "refused"]
 MADE_OR_DEAD = (ImageState.MADE, ImageState.DELIVERED, ImageState.FAILED)
-OWN_CLAUSES = frozenset({"state != rejected", "quality is known"})
-"""Clauses that are judged before any rule."""
 
 
 @dataclass(frozen=True)
-class PlannedStack:
-    """A stack with what its plan asked for; `members` were planned, `marks` by member are those it heeds.
+class Restacked:
+    """What came, or would come, of planning one stack again.
 
-    The rule of `wish` is the newest version where a saved rule, not put away, was used; `rule` is the one used then.
+    `planned`: a plan replaces the old one (`plan_id`, `image_id` and `jobs` once it is made); `known`: that plan stands
+    already; `refused`: it cannot be, and `why` says so (`kind`: class of the error). `stale` is what changed; None: it
+    is no stack, or none that was planned by a rule.
     """
 
-    stack: ImageRow
-    plan: PlanRow
-    wish: Wish
-    recipe: Recipe
-    rule: str
-    members: frozenset[int]
-    marks: dict[int, frozenset[int]]
+    stack_id: int
+    name: str
+    outcome: Outcome
+    stale: StaleStack | None = None
+    label: str = ""
+    members: tuple[int, ...] = ()
+    plan_id: int | None = None
+    image_id: int | None = None
+    jobs: tuple[int, ...] = ()
+    why: str = ""
+    kind: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The outcome for people."""
+        if self.outcome == "refused":
+            return self.why
+        if self.outcome == "known":
+            return f"plan {self.plan_id} makes or made what it would be today; nothing is done twice"
+        told = [plural(len(self.members), "exposure")]
+        if self.stale is not None:
+            gained, lost = len(self.stale.gained), len(self.stale.lost)
+            told += [f"{gained} {'joins' if gained == 1 else 'join'}"] if gained else []
+            told += [f"{lost} {'leaves' if lost == 1 else 'leave'}"] if lost else []
+        if self.plan_id is None:
+            return f"would be planned as {self.label}: {', '.join(told)}"
+        return f"planned as {self.label}: {', '.join(told)}; plan {self.plan_id}, {plural(len(self.jobs), 'job')}"
 
 
-@dataclass(frozen=True)
-class Today:
-    """A stack's candidates as they stand now: its association (None: nobody passes), who is in, who is out and why."""
-
-    association: Association | None
-    chosen: tuple[Candidate, ...]
-    left_out: tuple[dict[str, Any], ...]
-    judged: Judged
+def plural(n: int, one: str) -> str:
+    """Return a number with its noun."""
+    return f"{n} {one}" if n == 1 else f"{n} {one}s"
 
 
-def read_planned(session: Session, stack_id: int, person_id: int | None = None) -> PlannedStack:
-    """Return what the plan of a stack or calibrated copy asked for: six statements.
+def foretell_each(session: Session, stack_ids: Sequence[int]) -> list[Restacked]:
+    """Return what planning each of some stacks again would do, in the order given: nothing is recorded.
 
-    Raises
-    ------
-    UsageError
-        There is no such stack, or it was planned without a rule.
+    About forty statements, however many stacks; three more for each that was planned by a circle or for one exposure.
     """
-    stack = session.get(ImageRow, stack_id) if 0 < stack_id < 2**62 else None
-    if stack is None or stack.kind is ImageKind.EXPOSURE or stack.plan_id is None:
-        raise UsageError(f"there is no stack {stack_id}; see: spica stacks")
-    plan = session.get_one(PlanRow, stack.plan_id)
-    selection = session.get(SelectionRow, plan.selection_id) if plan.selection_id is not None else None
-    recipe = session.get(RecipeRow, plan.recipe_id) if plan.recipe_id is not None else None
-    if selection is None or recipe is None:
-        raise UsageError(f"{stack.name} was planned without a rule or recipe; plan it by: spica schedule")
-    requests = _requests(session, plan.id)
-    version_id, rule = _newest_rule(session, selection)
-    inputs = frozenset(session.scalars(select(StackInputRow.image_id).where(StackInputRow.stack_id == stack_id)))
-    named = requests[JobKind.ASTROMETRY].facts.get("names") if JobKind.ASTROMETRY in requests else None
-    members = frozenset(item_id(str(i))[1] for i in named) if isinstance(named, dict) else inputs
-    single = plan.mode is Mode.SINGLE
-    wish = Wish(
-        mode=plan.mode,
-        rule=rule,
-        object_key=None if single else plan.object_key or None,
-        filter=plan.filter,
-        circle=_circle(plan),
-        lists=_lists(session, rule, selection.id),
-        targets=frozenset(str(i) for i in inputs) if single else None,
-        person_id=person_id,
-        rule_version_id=version_id,
+    judged = judge_each(session, stack_ids)
+    superseded = select(StackRow.image_id, StackRow.superseded_by_id).where(StackRow.image_id.in_(stack_ids))
+    newer = dict(session.execute(superseded).all())
+    groups = {i: one.today.association for i, one in judged.items()}
+    members = _members_of([a for a in groups.values() if a is not None], session)
+    keys = {
+        i: product_hash(a, tuple(members[m] for m in a.image_ids), judged[i].planned.recipe)
+        for i, a in groups.items()
+        if a is not None
+    }
+    query = select(PlanRow.product_hash, PlanRow.id).where(
+        PlanRow.product_hash.in_(keys.values()), PlanRow.abandoned.is_(False)
     )
-    frozen = recipe_of(Request("", "", json.loads(recipe.parameters), recipe.sha256))
-    return PlannedStack(stack, plan, wish, frozen, selection.rule, members, _marks(requests))
+    standing = {key: plan_id for key, plan_id in session.execute(query) if key is not None} if keys else {}
+    found = []
+    for i in dict.fromkeys(stack_ids):
+        if i in judged:
+            found.append(_foretold(judged[i], newer.get(i), standing.get(keys.get(i, ""))))
+        else:
+            found.append(Restacked(i, str(i), "refused", why=_NO_RULE, kind=UsageError.kind))
+    return found
 
 
-def _requests(session: Session, plan_id: int) -> dict[str, Request]:
-    """Return the requests of a plan's solution and stack by kind, the newest of each."""
-    query = (
-        select(JobRow.kind, JobRow.request)
-        .where(JobRow.plan_id == plan_id, JobRow.kind.in_((JobKind.ASTROMETRY, JobKind.STACK)))
-        .order_by(JobRow.id)
+_NO_RULE = "it is no stack that was planned by a rule; plan it by: spica schedule"
+
+
+def _members_of(associations: Sequence[Association], session: Session) -> dict[int, Member]:
+    """Return the exposures of several associations as their jobs would read them, by id."""
+    ids = sorted({i for a in associations for i in a.image_ids})
+    return {m.image_id: m for m in read_members(session, replace(associations[0], image_ids=tuple(ids)))} if ids else {}
+
+
+def _foretold(judged: JudgedStack, newer: int | None, standing: int | None) -> Restacked:
+    planned, association = judged.planned, judged.today.association
+    stack, stale = planned.stack, judged.stale
+    try:
+        _check_state(stack, newer)
+        if association is None:
+            raise NothingToDoError(_nobody(planned, judged.today))
+    except (ConflictError, NothingToDoError) as trouble:
+        return Restacked(stack.id, stack.name, "refused", stale, why=str(trouble), kind=trouble.kind)
+    label = label_of(association, {c.image_id: c for c in judged.today.chosen})
+    if standing is None or (stack.state is ImageState.FAILED and standing == planned.plan.id):
+        return Restacked(stack.id, stack.name, "planned", stale, label, association.image_ids)
+    return Restacked(stack.id, stack.name, "known", stale, label, association.image_ids, standing)
+
+
+def restack_each(
+    database: Database, workspace: Workspace, stack_ids: Sequence[int], *, person_id: int | None = None
+) -> Iterator[Restacked]:
+    """Plan stacks again, in the order given, one transaction a stack: what is refused keeps no other one back."""
+    for stack_id in dict.fromkeys(stack_ids):
+        with database.read() as session:
+            (told,) = foretell_each(session, [stack_id])
+        if told.outcome == "planned":
+            try:
+                done = restack(database, workspace, stack_id, person_id=person_id)
+            except SpicaError as trouble:
+                told = replace(told, outcome="refused", why=str(trouble), kind=trouble.kind)
+            else:
+                told = _recorded(told, done)
+        yield told
+
+
+def _recorded(told: Restacked, done: Scheduled) -> Restacked:
+    made = (done.plans or done.known)[0]
+    return replace(
+        told,
+        outcome="planned" if done.plans else "known",
+        label=made.label,
+        members=made.members,
+        plan_id=made.plan,
+        image_id=made.image,
+        jobs=made.jobs,
     )
-    return {kind: from_json(Request, json.loads(text), "request") for kind, text in session.execute(query)}
-
-
-def _marks(requests: dict[str, Request]) -> dict[int, frozenset[int]]:
-    told = requests[JobKind.STACK].facts.get("marks") if JobKind.STACK in requests else None
-    if not isinstance(told, dict):
-        return {}
-    return {item_id(str(item))[1]: frozenset(int(m["id"]) for m in marks) for item, marks in told.items()}
-
-
-def _newest_rule(session: Session, selection: SelectionRow) -> tuple[int | None, str]:
-    """Return the newest version of the saved rule that was used, and its text; the text used where it was none."""
-    if selection.rule_version_id is None:
-        return None, selection.rule
-    of = select(RuleVersionRow.rule_id).where(RuleVersionRow.id == selection.rule_version_id).scalar_subquery()
-    query = (
-        select(RuleVersionRow)
-        .join(RuleRow, RuleRow.id == RuleVersionRow.rule_id)
-        .where(RuleVersionRow.rule_id == of, RuleRow.retired_at.is_(None))
-        .order_by(RuleVersionRow.number.desc())
-        .limit(1)
-    )
-    row = session.scalar(query)
-    return (selection.rule_version_id, selection.rule) if row is None else (row.id, row.text)
-
-
-def _circle(plan: PlanRow) -> Circle | None:
-    if plan.ra_deg is None or plan.dec_deg is None or plan.radius_deg is None:
-        return None
-    return Circle(plan.ra_deg, plan.dec_deg, plan.radius_deg)
-
-
-def _lists(session: Session, rule: str, selection_id: int) -> dict[str, frozenset[str]]:
-    """Return the names on the lists that a rule asks for, as far as the old selection tells.
-
-    Who was chosen was on the list, and who was left out by another clause than the list's.
-    """
-    names = list_names(parse_rule(rule))
-    if not names:
-        return {}
-    query = (
-        select(ImageRow.name, SelectionMemberRow.chosen, SelectionMemberRow.clause)
-        .join(ImageRow, ImageRow.id == SelectionMemberRow.image_id)
-        .where(SelectionMemberRow.selection_id == selection_id)
-    )
-    listed = frozenset(
-        name
-        for name, chosen, clause in session.execute(query)
-        if chosen or (clause is not None and clause not in OWN_CLAUSES and "list(" not in clause)
-    )
-    return dict.fromkeys(names, listed)
-
-
-def judge_today(session: Session, planned: PlannedStack) -> Today:
-    """Judge the candidates of a stack's association as they stand now, and group them as its plan did.
-
-    Of several groups the one that shares most members with the old stack is its own.
-    """
-    wish = planned.wish
-    circle = wish.circle if wish.mode is not Mode.SINGLE else _around(session, wish)
-    bounds = association_filter(
-        session,
-        object_key=wish.object_key,
-        instrument=planned.plan.instrument,
-        filter_name=wish.filter,
-        circle=circle,
-    )
-    judged = judge(
-        session, parse_rule(wish.rule), [*bounds, ImageRow.frame_type == FrameType.SCIENCE], lists=wish.lists
-    )
-    ready, unready = with_products(session, judged.chosen)
-    grouping = group_wish(wish, planned.recipe, ready)
-    association = _its_own(grouping, planned.members)
-    out = [*told_out(judged), *unready, *(told_ungrouped(u) for u in grouping.left_out)]
-    inside = set(association.image_ids) if association is not None else set()
-    chosen = tuple(c for c in ready if c.image_id in inside)
-    known = {o["id"] for o in out} | inside
-    out += [
-        {"id": c.image_id, "name": c.name, "clause": "another group: its footprint does not connect", "value": ""}
-        for c in ready
-        if c.image_id not in known
-    ]
-    return Today(association, chosen, tuple(out), judged)
-
-
-def _around(session: Session, wish: Wish) -> Circle | None:
-    """Return a circle that holds the exposure of a calibrated copy: whoever overlaps it meets the circle."""
-    target = session.get(ImageRow, int(next(iter(wish.targets or {"0"}))))
-    if target is None or target.ra_deg is None or target.dec_deg is None:
-        return None
-    return Circle(target.ra_deg, target.dec_deg, max(target.radius_deg or 0.0, 1e-6))
-
-
-def _its_own(grouping: Grouping, members: Collection[int]) -> Association | None:
-    shared = [(len(set(members) & set(a.image_ids)), a) for a in grouping.associations]
-    most = max((n for n, _ in shared), default=0)
-    return next((a for n, a in shared if n == most), None) if most else None
 
 
 def restack(
@@ -268,11 +206,15 @@ def restack(
                 members, place, key, planned.plan.id,
             )
         )  # fmt: skip
+        audit(session, person_id, "restack", f"image:{stack_id}", f"plan {done.plans[0].plan}")
     return done
 
 
 def _check_standing(session: Session, stack: ImageRow) -> None:
-    newer = session.scalar(select(StackRow.superseded_by_id).where(StackRow.image_id == stack.id))
+    _check_state(stack, session.scalar(select(StackRow.superseded_by_id).where(StackRow.image_id == stack.id)))
+
+
+def _check_state(stack: ImageRow, newer: int | None) -> None:
     if stack.state is ImageState.SUPERSEDED or newer is not None:
         raise ConflictError(f"{stack.name} is superseded by stack {newer}; plan that one again")
     if stack.state not in MADE_OR_DEAD:

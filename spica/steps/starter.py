@@ -22,6 +22,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from spica.algorithms.background import measure_background
 from spica.model.errors import RecipeError
 from spica.steps.base import STEP_GROUP
 
@@ -40,9 +44,19 @@ def import_steps() -> None:
         importlib.import_module(name)
 
 
+def set_up_kernels() -> None:
+    """Run one kernel and look for picture formats: what numba and PIL set up at first use costs each process 0.3 s.
+
+    The kernel is one that starts no threads, for those would not live on in a child.
+    """
+    measure_background(np.zeros((64, 64), np.float32), None, 32)
+    Image.preinit()
+
+
 def serve() -> int:
     """Begin steps until the standard input ends; in a child: run the step and return its exit code."""
     import_steps()
+    set_up_kernels()
     gc.collect()
     gc.freeze()  # what the children share stays shared
     wake, woken = os.pipe()

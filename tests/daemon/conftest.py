@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +29,39 @@ cd "$1"
 exec "$SPICA_PYTHON" -S -E {HERE / "step.py"} "$1"
 """
 
+FORKING = multiprocessing.get_context("forkserver")
+FORKING.set_forkserver_preload(["spica_daemon.loop", "spica_daemon.claim", "spica.db.engine"])
+
+
+class Launched:
+    """A daemon as a process of its own, forked from one that has imported what it needs: that costs a second each."""
+
+    def __init__(self, orders: dict[str, Any]) -> None:
+        """Begin at once."""
+        words = (str(HERE / "launch.py"), {"ORDERS": json.dumps(orders)}, "__main__")
+        self._process = FORKING.Process(target=runpy.run_path, args=words)
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        """Wait for its end and return the exit code."""
+        self._process.join(timeout_s)
+        code = self._process.exitcode
+        assert code is not None, f"the daemon does not end within {timeout_s} s"
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the daemon alone."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self._process.kill()
+
 
 @dataclass
 class Bench:
@@ -36,7 +69,7 @@ class Bench:
 
     database: Database
     workspace: Workspace
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Launched] = field(default_factory=list)
 
     def add(
         self, *parents: tuple[int, EdgeKind], inputs: tuple[Input, ...] = (), script: str = SCRIPT, **more: Any
@@ -60,19 +93,14 @@ class Bench:
         new = NewJob(job_id, "test", "test", request, script, "a test", dict(parents), **values)
         return jobs.create_jobs(session, None, [new])[0]
 
-    def start(
-        self, node: str = "", data: Path | None = None, kill_at: str | None = None, **options: Any
-    ) -> subprocess.Popen[bytes]:
+    def start(self, node: str = "", data: Path | None = None, kill_at: str | None = None, **options: Any) -> Launched:
         """Start a daemon; its words go to a file of the workspace."""
-        words = [str(self.workspace.folder), node, str(data or ""), json.dumps(options)]
         environment = {k: v for k, v in os.environ.items() if k != "SPICA_KILL_AT"}
         if kill_at is not None:
             environment["SPICA_KILL_AT"] = kill_at
         environment["SPICA_SECRET"] = "hidden"
-        with (self.workspace.folder / "daemon.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(HERE / "launch.py"), *words], env=environment, stdout=log, stderr=log
-            )
+        orders = {"workspace": str(self.workspace.folder), "node": node, "data": str(data or ""), "options": options}
+        process = Launched(orders | {"environment": environment, "log": str(self.workspace.folder / "daemon.log")})
         self.processes.append(process)
         return process
 

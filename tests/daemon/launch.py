@@ -1,6 +1,10 @@
-"""Runs a daemon for tests: as `python -m spica_daemon`, with quick beats, and trusting the scripts of the test step."""
+"""Runs a daemon for tests: as `python -m spica_daemon`, with quick beats, and trusting the scripts of the test step.
+
+A process that has imported all this forks one for each daemon and runs this file there; `orders` say what it shall be.
+"""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,11 +14,16 @@ from spica_daemon.claim import sole_daemon
 from spica_daemon.heartbeat import Pulse
 from spica_daemon.loop import Daemon, Options
 
-folder, node, data, words = sys.argv[1:5]
-workspace = read_workspace(Path(folder))
-if node:
-    workspace = workspace.as_node(node, Path(data) if data else None)
-given = json.loads(words)
+orders = json.loads(ORDERS)  # noqa: F821  given by who runs this file
+os.environ.clear()
+os.environ.update(orders["environment"])
+log = os.open(orders["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+for stream in (1, 2):
+    os.dup2(log, stream)
+workspace = read_workspace(Path(orders["workspace"]))
+if orders["node"]:
+    workspace = workspace.as_node(orders["node"], Path(orders["data"]) if orders["data"] else None)
+given = orders["options"]
 pulse = Pulse(**given.pop("pulse", {"every_s": 0.3, "lease_s": 20.0}))
 options = Options(**{"grace_s": 0.5, "backoff_s": 0.05, "patience_s": 3.0, "slots": 2, "pulse": pulse} | given)
 with sole_daemon(workspace), open_database(workspace) as database:

@@ -21,6 +21,7 @@ from spica.db.tables.product import ProductRow
 from spica.files.jobfolder import attempt_folder, job_folder
 from spica.model.job import AttemptState, EdgeKind, Input, JobState
 from spica.model.node import NodeState
+from spica_daemon.claim import more_wait
 from spica_daemon.executors.warm import WarmStarter
 from spica_daemon.seat import POINTS
 
@@ -155,6 +156,20 @@ def test_cancel_ends_the_whole_group_at_once(bench: Any) -> None:
     assert [bench.state(j) for j in (job_id, below)] == [S.CANCELLED, S.PRUNED]
     assert bench.attempts(job_id)[0].state is A.ABORTED
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_more_waits_while_a_job_of_our_own_steps_that_this_node_may_run_has_not_begun(bench: Any) -> None:
+    one, two = know_of(bench, "n1"), know_of(bench, "n2")
+    first = bench.add()
+    later = bench.add((first, NEEDS), node_id=one)
+    assert not more_wait(bench.database, one)
+    with bench.database.begin() as session:
+        session.execute(text("UPDATE job SET engine = 'native' WHERE id = :id"), {"id": later})
+    assert bench.state(later) is S.WAITING
+    assert [more_wait(bench.database, node) for node in (one, two)] == [True, False]
+    with bench.database.begin() as session:
+        jobs.cancel(session, later)
+    assert not more_wait(bench.database, one)
 
 
 # Kills

@@ -70,6 +70,17 @@ def test_the_first_attempts_begin_by_their_script(tmp_path: Path) -> None:
     assert starter._process is None
 
 
+def test_an_attempt_begins_warm_as_soon_as_more_jobs_wait(tmp_path: Path) -> None:
+    answers = iter((False, True))
+    starter = WarmStarter(cold_starts=9, more_wait=lambda: next(answers))
+    attempt = attempt_of(tmp_path, 1)
+    assert starter.start(attempt, environment_of(attempt)) is None
+    process = starter.start(attempt, environment_of(attempt))
+    assert process is not None
+    assert process.wait(30.0)
+    starter.close()
+
+
 def test_a_warm_step_ends_as_by_its_script(starter: WarmStarter, tmp_path: Path) -> None:
     for number in (1, 2, 3):
         attempt = attempt_of(tmp_path, number)

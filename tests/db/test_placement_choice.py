@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from spica.db import job as jobs
-from spica.db.node import Beat, beat, drain_node, know_node, stop_node
+from spica.db.node import Beat, beat, drain_node, know_node, resume_node, stop_node
 from spica.db.pages.node import read_group_sizes, read_held, read_mishaps, read_waiting_for
 from spica.db.placement_choice import (
     Group,
@@ -25,6 +25,7 @@ from spica.db.tables.job import JobRow
 from spica.db.tables.person import AuditRow
 from spica.model.errors import UsageError
 from spica.model.job import Request
+from spica.model.node import NodeState
 
 TB = 10**12
 
@@ -102,7 +103,7 @@ def test_of_equals_the_lower_id(session: Session) -> None:
     assert choose_node(session, "26A", "r") == first
 
 
-@pytest.mark.parametrize("kind", ["stopped", "draining", "silent", "full", "unknown disk"])
+@pytest.mark.parametrize("kind", ["stopped", "ending", "drained", "silent", "full", "unknown disk"])
 def test_an_unfit_node_is_never_chosen(session: Session, kind: str) -> None:
     good, bad = node(session, "good", 5 * 10**9), node(session, "bad", TB)
     place(session, "26A", "r", bad)
@@ -111,8 +112,10 @@ def test_an_unfit_node_is_never_chosen(session: Session, kind: str) -> None:
     match kind:
         case "stopped":
             stop_node(session, bad)
-        case "draining":
-            drain_node(session, bad)
+        case "ending":
+            beat(session, bad, Beat(2, 0, state=NodeState.DRAINING, disk_free_bytes=TB))
+        case "drained":
+            drain_node(session, bad, "its disk is swapped")
         case "silent":
             silent(session, bad, 601)
         case _:
@@ -188,6 +191,20 @@ def test_a_group_goes_to_no_node_that_is_unknown_or_stopped(session: Session) ->
         move_group(session, "26A", "r", 999)
     with pytest.raises(UsageError, match="stopped"):
         move_waiting(session, a, a)
+
+
+def test_nothing_is_sent_to_a_drained_node(session: Session) -> None:
+    a, b = node(session, "n1"), node(session, "n2")
+    drain_node(session, a, "its fan is loud")
+    for act in (lambda: move_group(session, "26A", "r", a), lambda: move_waiting(session, b, a)):
+        with pytest.raises(UsageError, match=r"n1 is drained \(its fan is loud\); resume it, or choose another"):
+            act()
+    resume_node(session, a)
+    assert move_group(session, "26A", "r", a).jobs == ()
+    drain_node(session, a, "again")
+    drain_node(session, b, "both")
+    assert choose_node(session, "26B", "z") is None  # nothing is recorded of a group that nobody can take
+    assert ("26B", "z") not in recorded(session)
 
 
 def test_what_waits_for_a_silent_node_is_moved(session: Session) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +46,7 @@ MADE = "image:9"
 class Job:
     """One attempt by hand: its folder, its result, its products by role and item."""
 
-    def __init__(self, folder, kind, engine, given, facts=None, path=None):
+    def __init__(self, folder, kind, engine, given, facts=None, path=None, python=sys.executable):
         recipe = read_recipe([], ["quality.trails=false"])
         refs = [(r, i, FileRef(n, sha256_file(p), p.name, p.stat().st_size), p) for n, (r, i, p) in enumerate(given, 1)]
         request = Request(
@@ -64,7 +67,7 @@ class Job:
         else:
             environment = {
                 "PATH": path or os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8",
-                "SPICA_PYTHON": sys.executable, "NUMBA_NUM_THREADS": "2", "MPLCONFIGDIR": str(folder),
+                "SPICA_PYTHON": str(python), "NUMBA_NUM_THREADS": "2", "MPLCONFIGDIR": str(folder),
                 **{k: v for k, v in os.environ.items() if k == "NUMBA_CACHE_DIR"},
             }  # fmt: skip
             done = subprocess.run(
@@ -91,16 +94,17 @@ class Job:
 class Chain:
     """The simulated survey, and every job by both engines once."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, python: Path):
+        self.folder, self.python = folder, python
         self.truth = simulate_survey(folder / "sim", SURVEY)
         self.exposures = [folder / "sim" / e.file_name for e in self.truth.exposures]
         _pollute(self.exposures[1])
         self.exposures[2] = _compress(self.exposures[2])
         files = [("exposure", i, p) for i, p in zip(FILES, self.exposures, strict=True)]
+        # the assessment by an interpreter of its own, what follows by one that has imported the steps already
         self.assess = {e: Job(folder / f"a-{e}", "assess", e, files) for e in ("native", "astromatic")}
         self.solve = {
-            e: Job(folder / f"s-{e}", "astrometry", e, self.catalogues(e, self.truth.reference_path))
+            e: self.job(f"s-{e}", "astrometry", e, self.catalogues(e, self.truth.reference_path))
             for e in ("native", "astromatic")
         }
         one = [
@@ -114,9 +118,12 @@ class Chain:
             )
         ]
         one.append(("measures", None, self.solve["native"].product("measures")))
-        self.stack = {e: Job(folder / f"k-{e}", "stack", e, one, {"name": "D1-r"}) for e in ("native", "astromatic")}
+        self.stack = {e: self.job(f"k-{e}", "stack", e, one, {"name": "D1-r"}) for e in ("native", "astromatic")}
         two = [(r, MADE, self.stack["native"].product(r, MADE)) for r in ("stack", "weight", "measures")]
-        self.catalogue = {e: Job(folder / f"c-{e}", "catalogue", e, two) for e in ("native", "astromatic")}
+        self.catalogue = {e: self.job(f"c-{e}", "catalogue", e, two) for e in ("native", "astromatic")}
+
+    def job(self, name, kind, engine, given, facts=None, path=None):
+        return Job(self.folder / name, kind, engine, given, facts, path, self.python)
 
     def catalogues(self, engine, reference):
         job = self.assess[engine]
@@ -149,9 +156,29 @@ def _compress(path):
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory):
+def warm_python(tmp_path_factory):
+    """Return what scripts may call as Python: importing the steps anew costs a second, twice a script."""
+    folder, place = tmp_path_factory.mktemp("python"), Path(tempfile.mkdtemp(prefix="spp-", dir="/tmp"))
+    words = [sys.executable, str(Path(__file__).with_name("warm_python.py"))]
+    server = subprocess.Popen([*words, "serve", str(place / "s")])
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec {words[0]} -S -E {words[1]} call {place / "s"} "$@"\n')
+    python.chmod(0o755)
+    until = time.monotonic() + 60.0
+    while not (place / "s").exists():
+        assert server.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    yield python
+    server.kill()
+    server.wait()
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, warm_python):
     """Everything once for all tests of this module."""
-    return Chain(tmp_path_factory.mktemp("astromatic"))
+    return Chain(tmp_path_factory.mktemp("astromatic"), warm_python)
 
 
 def _matched(first, second, radius_pix=0.7):
@@ -309,7 +336,7 @@ def test_a_wrong_reference_fails_with_that_cause_in_both_engines(chain):
     far = _other_reference(chain, "far.fits", 20.0, 0.0)
     for engine, reference in (("native", wrong), ("astromatic", wrong), ("astromatic", far)):
         given = [g for g in chain.catalogues("native", reference) if g[1] in (None, "image:1")]
-        job = Job(chain.folder / f"w-{engine}-{reference.stem}", "astrometry", engine, given)
+        job = chain.job(f"w-{engine}-{reference.stem}", "astrometry", engine, given)
         assert job.code == 20, job.log[-2000:]
         assert job.result.failure.kind == "data"
         assert job.result.failure.text.startswith("reference catalogue does not match (spicasim: n")
@@ -332,7 +359,7 @@ def test_one_exposure_that_does_not_match_is_left_out_alone(chain):
         scrambled.append(LdacCatalogue(one.header, table, one.columns))
     write_ldac(strange, scrambled)
     given = [(r, i, strange if (r, i) == ("catalogue", "image:2") else p) for r, i, p in given]
-    job = Job(chain.folder / "strange", "astrometry", "astromatic", given)
+    job = chain.job("strange", "astrometry", "astromatic", given)
     assert job.code == 0, job.log[-2000:]
     outcomes = {o.item: o for o in job.result.outcomes}
     assert outcomes["image:2"].outcome is Outcome.LEFT_OUT
@@ -348,7 +375,7 @@ def test_a_missing_and_a_killed_tool_say_so(chain, tmp_path):
     given = chain.catalogues("native", chain.truth.reference_path)
     empty = tmp_path / "empty"
     empty.mkdir()
-    job = Job(tmp_path / "missing", "astrometry", "astromatic", given, path=str(empty))
+    job = chain.job("missing", "astrometry", "astromatic", given, path=str(empty))
     assert (job.code, job.result.failure.kind) == (75, "transient")
     assert job.result.failure.text == (
         "scamp is not installed on this node; apt-get install scamp or use the native engine"
@@ -357,7 +384,7 @@ def test_a_missing_and_a_killed_tool_say_so(chain, tmp_path):
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\nkill -9 $$\n")
     fake.chmod(0o755)
-    job = Job(tmp_path / "killed", "astrometry", "astromatic", given, path=f"{fake.parent}:/usr/bin:/bin")
+    job = chain.job("killed", "astrometry", "astromatic", given, path=f"{fake.parent}:/usr/bin:/bin")
     assert (job.code, job.result.failure.kind) == (75, "transient")
     assert "scamp on 3 exposures was ended by signal 9" in job.result.failure.text
 
@@ -370,7 +397,7 @@ def test_an_extraction_that_finds_nothing_leaves_that_exposure_out(chain, tmp_pa
     extractor.write_text(f'#!/bin/sh\nexec {real} "$@" -DETECT_THRESH 1e9 -ANALYSIS_THRESH 1e9\n')
     extractor.chmod(0o755)
     given = [("exposure", "file:1", chain.exposures[0])]
-    job = Job(tmp_path / "job", "assess", "astromatic", given, path=f"{extractor.parent}:/usr/bin:/bin")
+    job = chain.job("nothing", "assess", "astromatic", given, path=f"{extractor.parent}:/usr/bin:/bin")
     assert job.code == 20
     (outcome,) = job.result.outcomes
     assert (outcome.outcome, outcome.reason.code) == (Outcome.LEFT_OUT, "extraction")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import io
 import json
 import os
 import shutil
@@ -12,12 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spica.cli.main import main as spica_main
 from spica.db.engine import Database, open_database
 from spica.files.checksum import sha256_file
 from spica.files.workspace import Workspace, read_workspace
@@ -60,7 +63,7 @@ class Said:
 
 @dataclass
 class Walk:
-    """One workspace; commands and daemons on it are processes."""
+    """One workspace; daemons on it and their steps are processes, commands run in this process."""
 
     folder: Path
     truth: SurveyTruth
@@ -79,18 +82,10 @@ class Walk:
             self._database = open_database(self.workspace)
         return self._database
 
-    def spica(self, *words: str | Path, code: int | None = 0, env: dict[str, str] | None = None) -> Said:
-        """Run one command to its end; by default it must exit 0."""
-        done = subprocess.run(
-            [*SPICA, "--workspace", str(self.folder), *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-            env={**_environment(), **(env or {})},
-            cwd=self.folder,
-        )
-        said = Said(done.returncode, done.stdout, done.stderr)
+    def spica(self, *words: str | Path, code: int | None = 0) -> Said:
+        """Run one command to its end as the door does; by default it must exit 0."""
+        with contextlib.chdir(self.folder):
+            said = _run_command("--workspace", self.folder, *words)
         assert "Traceback" not in said.err, said.err
         if code is not None:
             assert said.code == code, f"spica {' '.join(map(str, words))}: {said}\n{self.errors()}"
@@ -152,6 +147,16 @@ class Walk:
             self._database = None
 
 
+def _run_command(*words: str | Path) -> Said:
+    """Run the command line from its door to its exit, in this process: importing it anew costs a second each time."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setenv("NO_COLOR", "1")
+        with pytest.raises(SystemExit) as ended:
+            spica_main([str(word) for word in words])
+    return Said(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
 def _environment() -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("SPICA_KILL")}
     return env | {"NO_COLOR": "1"}
@@ -194,28 +199,60 @@ def make_walk() -> Callable[[Path, SurveyTruth], Walk]:
     """Return a maker of walks on new, empty workspaces; whoever makes one closes it."""
 
     def make(folder: Path, truth: SurveyTruth) -> Walk:
-        subprocess.run([*SPICA, "init", str(folder)], check=True, capture_output=True, env=_environment(), timeout=60)
+        assert _run_command("init", folder).code == 0
         return Walk(folder, truth)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def template(short_place: Path) -> Template:
-    """Return a workspace made by `init`, `reference add` and `ingest --wait`, at rest."""
-    truth = simulate_survey(short_place / "sky", PARAMETERS, truth_folder=short_place / "truth")
-    folder = short_place / "template"
-    walk = Walk(folder, truth)
-    subprocess.run([*SPICA, "init", str(folder)], check=True, capture_output=True, env=_environment(), timeout=60)
-    for path in sorted((short_place / "sky").glob("*.fits")):
-        shutil.move(path, folder / "incoming" / path.name)
-    (folder / "incoming" / "notes.txt").write_text("clouds after midnight\n")
-    before = fingerprints(folder / "incoming")
+def template() -> Iterator[Template]:
+    """Return a workspace made by `init`, `reference add` and `ingest --wait`, at rest; all workers share one."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
+    place = Path(tempfile.gettempdir()) / f"spt-{run[:12]}"
+    with _lock(place.with_suffix(".lock")) as alone:
+        if not (place / "told.json").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            _make_template(place)
+        fcntl.flock(alone, fcntl.LOCK_SH)  # in use from here on
+        told = json.loads((place / "told.json").read_text())
+        before = {name: (sha256, changed_ns) for name, (sha256, changed_ns) in told["before"].items()}
+        yield Template(place / "template", place / "truth", Said(**told["ingest"]), before)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else uses it
+            shutil.rmtree(place, ignore_errors=True)
+            place.with_suffix(".lock").unlink()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[int]:
+    """Hold a lock that other processes know by its path; it ends with this process at the latest."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:  # else somebody took the file away while we waited
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _make_template(place: Path) -> None:
+    place.mkdir(mode=0o711)
+    truth = simulate_survey(place / "sky", PARAMETERS, truth_folder=place / "truth")
+    walk = Walk(place / "template", truth)
+    words = [*SPICA, "init", str(walk.folder)]  # the one command of these walks that is a process of its own
+    subprocess.run(words, check=True, capture_output=True, env=_environment(), timeout=60)
+    for path in sorted((place / "sky").glob("*.fits")):
+        shutil.move(path, walk.folder / "incoming" / path.name)
+    (walk.folder / "incoming" / "notes.txt").write_text("clouds after midnight\n")
+    before = fingerprints(walk.folder / "incoming")
     walk.spica("reference", "add", truth.reference_path, "--name", "sky")
     said = walk.spica("ingest", "--wait", "--json")
     walk.close()
-    _wait_for_stop(folder)
-    return Template(folder, short_place / "truth", said, before)
+    _wait_for_stop(walk.folder)
+    (place / "told.json").write_text(json.dumps({"ingest": asdict(said), "before": before}))
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,8 @@ from spica.model.job import AttemptState
 
 pytestmark = pytest.mark.walk
 
-SCHEDULE = ("schedule", "survey", "--filter", "r", "--json")
+LEAN = ("--set", "deliver.pdf=false", "--set", "quality.plots=false")
+SCHEDULE = ("schedule", "survey", "--filter", "r", "--json", *LEAN)
 
 
 def _counts(walk: Any) -> dict[str, int]:

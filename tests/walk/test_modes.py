@@ -20,6 +20,8 @@ from spica.files.wcs import read_wcs
 
 pytestmark = pytest.mark.walk
 
+LEAN = ("--set", "deliver.pdf=false", "--set", "quality.plots=false")
+
 
 def _planned(walk: Any) -> tuple[int, ...]:
     return tuple(walk.rows(select(func.count()).select_from(t))[0][0] for t in (JobRow, PlanRow, SelectionRow))
@@ -74,7 +76,7 @@ def test_a_missing_folder_is_exit_5(shared_walk: Any) -> None:
 
 def test_a_failed_job_is_exit_3_and_says_why(shared_walk: Any) -> None:
     said = shared_walk.spica(
-        "schedule", "survey", "--filter", "g", "--set", "stack.max_frame_px=10000", "--wait", "--json", code=3
+        "schedule", "survey", "--filter", "g", "--set", "stack.max_frame_px=10000", *LEAN, "--wait", "--json", code=3
     ).json
     (plan,) = said["plans"]
     jobs = {j["kind"]: j for j in shared_walk.spica("jobs", "--plan", str(plan["plan"]), "--json").json}
@@ -93,7 +95,7 @@ def test_area_mode_makes_the_box_of_the_circle(shared_walk: Any) -> None:
     circle = ("--ra", str(ra), "--dec", str(dec), "--radius", str(radius))
     dry = walk.spica("schedule", "area", *circle, "--filter", "r", "--dry-run", "--json").json
     assert {i["name"] for i in dry["in"]} == {p.name for p in _good(walk, "r")}
-    said = walk.spica("schedule", "area", *circle, "--filter", "r", "--wait", "--json").json
+    said = walk.spica("schedule", "area", *circle, "--filter", "r", *LEAN, "--wait", "--json").json
     assert said["failed"] == 0
     (stack,) = [s for s in walk.spica("stacks", "--json").json if s["id"] == said["plans"][0]["image"]]
     assert (stack["mode"], stack["n_inputs"]) == ("area", 3)
@@ -112,7 +114,7 @@ def test_single_mode_calibrates_one_exposure_with_all_that_overlap(shared_walk: 
     target = _good(walk, "r")[1]
     names = walk.folder / "wanted.txt"
     names.write_text(f"{target.name}\n")
-    said = walk.spica("schedule", "single", "--images", names, "--wait", "--json").json
+    said = walk.spica("schedule", "single", "--images", names, *LEAN, "--wait", "--json").json
     assert said["failed"] == 0
     (plan,) = said["plans"]
     assert len(plan["jobs"]) == 3

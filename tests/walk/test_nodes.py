@@ -18,7 +18,8 @@ pytestmark = pytest.mark.walk
 
 
 def test_two_nodes_drain_one_survey(walk: Any) -> None:
-    said = walk.spica("schedule", "survey", "--json").json
+    lean = ("--set", "deliver.pdf=false", "--set", "quality.plots=false")
+    said = walk.spica("schedule", "survey", "--json", *lean).json
     other = walk.folder.parent / f"{walk.folder.name}-other-data"
     first = walk.start("--drain", "--slots", "1")
     second = walk.start("--drain", "--slots", "1", "--node", "second", "--data", str(other))

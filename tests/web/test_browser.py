@@ -18,6 +18,8 @@ from spica.model.grade import Grade, GradeSource
 from spica.model.job import JobState
 from spica_web.session import cookie_name
 
+from .browser import picture_stands
+
 pytestmark = pytest.mark.browser
 
 
@@ -33,7 +35,7 @@ def test_a_night_of_grading(page: Page, survey: Any) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("744100p")
     expect(page.locator("[data-viewer] canvas")).to_be_visible()
-    _picture_stands(page)
+    picture_stands(page)
     page.keyboard.press("b")
     expect(page.locator("h1")).to_have_text("744103p")  # one key, one act, and on to the next
     expect(page.locator(".flash")).to_contain_text("744100p is graded")
@@ -102,7 +104,7 @@ def test_a_change_from_outside_leaves_what_one_does_in_peace(page: Page, survey:
     image = survey.exposures[1]
     page.set_viewport_size({"width": 1440, "height": 600})
     page.goto(f"{page.url}images/{image}")
-    _picture_stands(page)
+    picture_stands(page)
     page.evaluate("window.kept = document.querySelector('[data-viewer]').viewer.canvas")
     page.locator("[data-mark-comment]").fill("not sent yet")
     page.locator("#why summary, #tags h2").first.click()
@@ -165,8 +167,8 @@ def test_keys_reach_everything_and_are_told(page: Page, survey: Any) -> None:
         assert all(seen), (address, seen)
     told = {
         "exposures": ({"J", "K", "Enter", "/"}, {"A", "S"}),
-        f"images/{survey.exposures[0]}": ({"A", "Z", "S", "F", "M", "O", "G", "space", "U"}, {"Enter"}),
-        f"stacks/{survey.stack}": ({"A", "S", "F", "U"}, {"Enter"}),
+        f"images/{survey.exposures[0]}": ({"A", "Z", "S", "F", "M", "O", "G", "R", "P", "space", "U"}, {"Enter"}),
+        f"stacks/{survey.stack}": ({"A", "S", "F", "U"}, {"Enter", "R"}),
         f"jobs/{survey.jobs['failed']}": ({"U", "/"}, {"A", "J", "S"}),
     }
     for address, (there, absent) in told.items():
@@ -178,21 +180,12 @@ def test_keys_reach_everything_and_are_told(page: Page, survey: Any) -> None:
         assert there <= keys, (address, keys)
         assert not keys & absent, (address, keys)
     page.goto(f"{start}images/{survey.exposures[0]}")
-    _picture_stands(page)
+    picture_stands(page)
     page.locator("h1").click()
     before = page.locator(".viewer [data-act=masks]").count(), page.locator(".viewer [data-act=stretch]").inner_text()
     page.keyboard.press("g")
     expect(page.locator(".viewer [data-act=marks]")).to_have_attribute("aria-pressed", "false")
     assert before[0] == 1
-
-
-def _picture_stands(page: Page) -> None:
-    """Wait until the viewer of a page shows its image (the policy allows no script that the driver would poll with)."""
-    for _ in range(200):
-        if page.evaluate("Boolean(document.querySelector('[data-viewer]').viewer?.shown)"):
-            return
-        page.wait_for_timeout(25)
-    raise AssertionError("no picture came")
 
 
 READ_BY_ALL = ("", "sky", "nights", "runs", "objects", "exposures", "grades", "stacks", "jobs", "nodes", "account")

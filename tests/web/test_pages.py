@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from jinja2 import meta, nodes
+from sqlalchemy.orm import Session
 
 from spica.db.engine import Database
 from spica.db.person import add_person, make_session
@@ -17,6 +19,7 @@ from spica.model.person import PersonRole
 from spica_web import pages
 from spica_web.api import schema
 from spica_web.errors import BouncePage, ErrorPage
+from spica_web.kept import Shelf
 from spica_web.render import STATIC, TEMPLATES, Page, environment
 
 BUDGETS = {
@@ -55,6 +58,9 @@ BUDGETS = {
     "/jobs/errors": 10,
     "/plans/{plan}/again": 12,
     "/stacks/{stack}/catalogue": 8,
+    "/stacks/stale": 46,
+    "/stacks/stale?show=same": 46,
+    "/stacks/stale?format=json": 46,
     "/stacks/{stack}/stale": 20,
     "/stacks/{stack}/restack": 44,
     "/exposures?format=csv": 12,
@@ -128,6 +134,35 @@ def test_pages_with_rows_keep_their_budget(survey: Any, visitor: Any, counted: A
     assert spent["/images/{exposure}"] > 8  # the counter counts
 
 
+def test_shared_values_outlive_the_request_that_asks_first(
+    survey: Any, visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What makes them may run in a thread later: it holds neither the session of a request nor the request."""
+    asked: list[Any] = []
+    plain = Shelf.get
+
+    def look(self: Shelf, name: Any, version: Any, make: Any, *rest: Any, **more: Any) -> Any:
+        held = inspect.getclosurevars(make).nonlocals.items()
+        asked.append((name, [k for k, v in held if isinstance(v, Session | Request)]))
+        return plain(self, name, version, make, *rest, **more)
+
+    monkeypatch.setattr(Shelf, "get", look)
+    client = visitor.become(survey.tokens["ada"])
+    for address in (
+        "/",
+        "/sky",
+        "/sky/cells.json",
+        "/nights",
+        "/nights/2006-12-12",
+        "/runs",
+        "/objects",
+        "/stacks/stale",
+    ):
+        assert client.get(address).status_code == 200, address
+    assert len({name for name, _ in asked}) > 6
+    assert [a for a in asked if a[1]] == []
+
+
 def test_more_rows_ask_no_more_often(survey: Any, visitor: Any, counted: Any) -> None:
     """One exposure or ten on the list: as many statements, once the cache of the survey has come to rest."""
     client = visitor.become(survey.tokens["vera"])
@@ -156,6 +191,7 @@ def test_pages_without_rows_say_what_to_do(database: Database, visitor: Any) -> 
         "/rules?rule=seeing+%3C+1": "spica ingest PATH",
         "/stacks": "spica schedule survey",
         "/stacks?kind=calibrated": "spica schedule single",
+        "/stacks/stale": "No stack is stale",
         "/plans": "spica schedule survey",
         "/jobs": "spica daemon",
         "/jobs?state=FAILED": "Show all",
@@ -337,6 +373,7 @@ def test_every_link_of_every_page_leads_somewhere(survey: Any, visitor: Any) -> 
         f"/stacks/{survey.stack}",
         f"/plans/{survey.plan}",
         f"/jobs/{survey.jobs['failed']}",
+        "/stacks/stale",
         *("/jobs", "/jobs/errors", "/nodes", "/rules", "/sky", "/nights", "/nights/2006-12-12", "/runs", "/objects"),
         *("/grade", "/grades", "/grades/disagreements", "/grades/bulk", "/tags", f"/stacks/{survey.stack}/catalogue"),
     ]

@@ -260,6 +260,8 @@ def deeds(survey: Any) -> dict[str, tuple[str, dict[str, Any], str, str]]:
         "/jobs/orders": ("oscar", {"data": {"act": "cancel", "job": [str(ready)]}}, "/jobs/orders", "cancel"),
         "/nodes/place": ("oscar", {"data": {"run": "06BQ12", "filter": "r", "node": "1"}}, "/nodes/place", "place"),
         "/nodes/forget": ("oscar", {"data": {"run": "06BQ12", "filter": "r"}}, "/nodes/forget", "unplace"),
+        "/nodes/{node_id}/drain": ("oscar", {"data": {"why": "its fan is loud"}}, "/nodes/1/drain", "drain"),
+        "/nodes/{node_id}/resume": ("oscar", {}, "/nodes/1/resume", "resume"),
         "/deliveries/{delivery_id}/accept": ("oscar", {}, "/deliveries/1/accept", "accept"),
         "/jobs/retry": ("oscar", {"data": {"job": [str(failed)]}}, "/jobs/retry", "retry"),
         "/people": ("ada", {"data": {"name": "bob", "role": "viewer", **words}}, "/people", "add_person"),
@@ -280,6 +282,7 @@ def deeds(survey: Any) -> dict[str, tuple[str, dict[str, Any], str, str]]:
 ELSEWHERE = {
     "/login",  # the login below
     *("/rules/plan", "/stacks/{image_id}/restack", "/plans/{plan_id}/again"),  # a plan is recorded with its row
+    "/stacks/stale",  # test_stale.py
     *("/jobs/{job_id}/again", "/images/{image_id}/again"),  # test_jobs.py
     *("/api/images/{image_id}/marks", "/images/{image_id}/marks.reg"),  # test_marks.py
     *("/marks/{mark_id}/withdraw", "/api/marks/{mark_id}/withdraw"),

@@ -2,64 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from spica.db.engine import Database
 from spica.files.workspace import Workspace
 
+from .browser import until
+from .test_view import Shown, show_exposure, sky_at
+
 pytestmark = pytest.mark.browser
 
 
-def _rows() -> ModuleType:
-    """Return the module that writes real exposures into the sample survey."""
-    spec = importlib.util.spec_from_file_location("view_rows", Path(__file__).with_name("test_view.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["view_rows"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def shown(database: Database, workspace: Workspace, survey: Any) -> list[Any]:
+def shown(database: Database, workspace: Workspace, survey: Any) -> list[Shown]:
     """Return two exposures with real files, the second blinks with the first."""
-    rows = _rows()
     with database.begin() as session:
-        return [rows.show_exposure(session, workspace, survey.exposures[i], first=100 * i) for i in (0, 3)]
+        return [show_exposure(session, workspace, survey.exposures[i], first=100 * i) for i in (0, 3)]
 
 
 @pytest.fixture
-def server(shown: list[Any], server: str) -> str:
-    """Return the server of the sample, with real files in it."""
-    return server
-
-
-@pytest.fixture
-def page(browser: Browser, server: str, shown: list[Any]) -> Iterator[Page]:
-    """Return a page with a viewer in it; a fault of script or policy fails the test."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    opened = context.new_page()
-    faults: list[str] = []
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    opened.goto(server)
-    expect(opened).to_have_url(re.compile(r"^http://127\.0\.0\.1:\d+/$"))
-    opened.evaluate(START, [s.image for s in shown])
-    until(opened, "window.box && window.box.viewer && window.box.viewer.shown")
-    yield opened
-    context.close()
-    assert faults == []
+def page(shown: list[Shown], page: Page) -> Page:
+    """Return a page with a viewer in it."""
+    page.evaluate(START, [s.image for s in shown])
+    until(page, "window.box && window.box.viewer && window.box.viewer.shown")
+    return page
 
 
 START = """async ([first, second]) => {
@@ -91,15 +62,6 @@ SETTLED = """(level) => { const v = box.viewer;
   return v.level === level && !v.wanted.length && !v.shown.pending.size && !v.frame; }"""
 
 
-def until(page: Page, words: str, given: Any = None) -> None:
-    """Wait until an expression holds; asked from outside, since the pages' policy lets no text be run within."""
-    for _ in range(600):
-        if page.evaluate(words, given):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{words} never came true")
-
-
 def at(page: Page, x: float, y: float) -> tuple[float, float]:
     """Return where a pixel of the mosaic lies on the screen."""
     found = page.evaluate(
@@ -116,7 +78,7 @@ def told(page: Page, name: str) -> Any:
     return page.evaluate("(name) => (window.told.findLast((t) => t[0] === name) || [0, null])[1]", name)
 
 
-def test_it_shows_zooms_and_stretches(page: Page, shown: list[Any]) -> None:
+def test_it_shows_zooms_and_stretches(page: Page, shown: list[Shown]) -> None:
     whole = page.evaluate(GREYS)
     assert whole["n"] > 300_000
     assert 5 < whole["mean"] < 200
@@ -160,7 +122,7 @@ def test_the_wheel_keeps_the_pixel_under_the_cursor(page: Page) -> None:
     assert page.evaluate("box.viewer.fitted")
 
 
-def test_a_pixel_is_read_with_its_detector_place_and_value(page: Page, shown: list[Any]) -> None:
+def test_a_pixel_is_read_with_its_detector_place_and_value(page: Page, shown: list[Shown]) -> None:
     page.evaluate("box.viewer.zoomTo(4, 500, 100)")
     until(page, SETTLED, 0)
     truth = shown[0].pixels
@@ -169,7 +131,7 @@ def test_a_pixel_is_read_with_its_detector_place_and_value(page: Page, shown: li
         said = told(page, "cursor")
         assert (round(said["x"]), round(said["y"]), said["detector"]) == (x, y, 1)
         assert said["value"] == pytest.approx(truth[y, x], abs=0.3 * abs(truth[y, x] - 310) + 6)
-        ra, dec = _rows().sky_at(x - 430, y, 1)
+        ra, dec = sky_at(x - 430, y, 1)
         assert abs(said["dec"] - dec) * 3600 < 0.5
         assert abs(said["ra"] - ra) * 3600 * np.cos(np.radians(dec)) < 0.5
     expect(page.locator(".viewer-readout")).to_contain_text("ADU")
@@ -204,7 +166,7 @@ def test_regions_are_drawn_in_pixels_of_the_mosaic(page: Page) -> None:
     assert page.evaluate("[box.viewer.mode, window.told.filter((t) => t[0] === 'shape').length]") == [None, count]
 
 
-def test_it_blinks_and_a_prefetched_image_is_there_at_once(page: Page, shown: list[Any]) -> None:
+def test_it_blinks_and_a_prefetched_image_is_there_at_once(page: Page, shown: list[Shown]) -> None:
     first, second = (s.image for s in shown)
     page.keyboard.press(" ")
     until(page, "box.viewer.other && box.viewer.swapped")

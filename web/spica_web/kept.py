@@ -46,7 +46,8 @@ class Shelf:
         """Return the value of a version.
 
         A value that was dear to make may be of an older version: the older one is given at once while a thread makes
-        the new one, which it does not before the old one has rested for `rest` times its cost.
+        the new one, which it does not before the old one has rested for `rest` times its cost. The request may have
+        ended by then: what `make` uses must not belong to it.
         """
         with self._lock:
             held = self._values.setdefault(name, _Value(None, None, -1.0, 0.0, threading.Lock()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -18,6 +19,7 @@ from spica.db.tables.image import ImageRow
 from spica.db.tables.job import JobRow
 from spica.db.tables.product import SourceRow
 from spica.model.overview import ImageEntry, JobEntry, NodeEntry, StackEntry
+from spica.scheduling.stale import StaleReason
 from spica_web.deps import Site
 from spica_web.public import shown_image, shown_stack
 from spica_web.tables import Column, Kind, Table, rows_by_ids, rows_by_key
@@ -118,6 +120,43 @@ STACKS: Table[StackEntry] = Table(
     _whole,
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class StaleEntry:
+    """A stale stack as the list of them gives it to programs."""
+
+    id: int
+    name: str
+    kind: str
+    object: str | None
+    filter: str | None
+    state: str
+    plan: int
+    changed_at: str
+    outcome: str
+    again: int | None
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+    reasons: tuple[StaleReason, ...]
+
+
+STALE: Table[StaleEntry] = Table(
+    "stale",
+    "Stacks that would be another one if they were made today",
+    (
+        _ID, _NAME, _KIND, _OBJECT, _FILTER, _STATE,
+        _column("plan", "int", "its plan", ucd="meta.id"),
+        _column("changed_at", "text", "newest change since it was planned, UTC", ucd="time.epoch"),
+        _column("outcome", "text", "planned: it can be planned again; known: it would be the same; again: a plan is "
+                "under way; refused", ucd="meta.code"),
+        _column("again", "int", "plan under way that makes it again", ucd="meta.id"),
+        _column("gained", "text", "exposures that would join", ucd="meta.id"),
+        _column("lost", "text", "exposures that would leave", ucd="meta.id"),
+        Column("reasons", "text", "what has changed", lambda s: "; ".join(r.text for r in s.reasons), ucd="meta.note"),
+    ),
+    _whole,
+)  # fmt: skip
+
 JOBS: Table[JobEntry] = Table(
     "jobs",
     "Jobs, each with its last attempt",
@@ -173,6 +212,9 @@ NODES: Table[NodeEntry] = Table(
         _column("seen_at", "text", "last heartbeat, UTC", ucd="time.epoch"),
         _column("disk_free_bytes", "int", "free disk of its data root", "byte", "meta.number"),
         _column("load", "float", "load average of one minute", ucd="meta.number"),
+        _column("drained_at", "text", "since when it takes no new jobs, UTC; none: it does", ucd="time.start"),
+        _column("drained_by", "text", "who drained it; none: the command line", ucd="meta.curation"),
+        _column("drained_why", "text", "why it is drained", ucd="meta.note"),
     ),
     _whole,
 )

@@ -1,8 +1,8 @@
 """Attempts begun by a process that is warm: it forks, so that a step starts in milliseconds and not in a second.
 
-The first attempt of a daemon begins by its script, for the warm process costs as much; the next one starts it and
-waits until it is ready, no longer than an import of its own would take. Where it is gone attempts begin by their script
-as ever. Only scripts that do nothing but call the step's runner
+A single attempt begins by its script, for the warm process costs as much; where more jobs wait, and at the latest with
+the second attempt, it is started, and the attempt waits until it is ready, no longer than an import of its own would
+take. Where it is gone attempts begin by their script as ever. Only scripts that do nothing but call the step's runner
 are begun so; the exit code comes from the warm process, and is unknown (as of an adopted process) where that is gone.
 """
 
@@ -14,14 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from spica_daemon.executors.local import FarChild, StepProcess, find_process, start_of
 
 COMMAND = ("-m", "spica.steps.starter")
 COLD_STARTS = 1
-"""Attempts that begin by their script before the warm process is worth its start."""
+"""Attempts that begin by their script before the warm process is worth its start, where no more jobs are known."""
 READY_LIMIT_S = 20.0
 """How long an attempt waits for the warm process before it begins by its script."""
 SETTLE_S = 0.5
@@ -33,9 +33,10 @@ OWN = ("TMPDIR",)
 class WarmStarter:
     """The warm process of one daemon; threads may share it."""
 
-    def __init__(self, cold_starts: int = COLD_STARTS) -> None:
-        """Nothing runs yet; the process begins after so many cold starts."""
+    def __init__(self, cold_starts: int = COLD_STARTS, more_wait: Callable[[], bool] = lambda: False) -> None:
+        """Nothing runs yet; the process begins after so many cold starts, or at once where `more_wait` says so."""
         self._cold_starts = cold_starts
+        self._more_wait = more_wait
         self._asked = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str] = {}
@@ -77,7 +78,7 @@ class WarmStarter:
             self._process, self._asked = None, 0
         if self._process is None:
             self._asked += 1
-            if self._asked <= self._cold_starts:
+            if self._asked <= self._cold_starts and not self._more_wait():
                 return None
             self._process = self._begin(common)
         return self._process if common == self._environment else None

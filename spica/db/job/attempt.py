@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, literal, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from spica.db.engine import notify
 from spica.db.job.move import Cause, Locked, draw, lock_job, record_event, settle
+from spica.db.tables.file import NodeRow
 from spica.db.tables.job import AttemptRow, JobRow
 from spica.model.errors import ConflictError
 from spica.model.job import LIVE_ATTEMPTS, Arrow, AttemptState, JobState
@@ -96,18 +97,24 @@ def after_s(seconds: float) -> ColumnElement[object]:
 def claim(session: Session, node_id: int, lease_s: float, memory_mb: int | None = None) -> Claimed | None:
     """Claim the first ready job that the node may run, by priority and id; None where there is none.
 
-    Jobs that another transaction is claiming are passed over. `memory_mb`: ask only for jobs that need no more.
+    Jobs that another transaction is claiming are passed over. A drained node gets none: the statement shares the row
+    of the node, so that it waits for a drain that is under way, and a drain for it. `memory_mb`: ask only for jobs that
+    need no more.
     """
+    taking = (NodeRow.id == node_id, NodeRow.drained_at.is_(None))
     query = (
         select(JobRow.id)
+        .join(NodeRow, and_(*taking))
         .where(
+            select(NodeRow.id).where(*taking).correlate(None).exists(),  # looked up once, before any job
             JobRow.state == JobState.READY,
             or_(JobRow.node_id.is_(None), JobRow.node_id == node_id),
             or_(JobRow.not_before.is_(None), JobRow.not_before <= func.clock_timestamp()),
         )
         .order_by(JobRow.priority.desc(), JobRow.id)
         .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
+        .with_for_update(skip_locked=True, key_share=True, of=JobRow)
+        .suffix_with(text("FOR SHARE OF node"))
     )
     if memory_mb is not None:
         query = query.where(JobRow.memory_mb <= memory_mb)

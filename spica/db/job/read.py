@@ -10,6 +10,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from spica.db.job.attempt import Claimed, after_s, read_claimed
+from spica.db.tables.file import NodeRow
 from spica.db.tables.job import AttemptRow, JobEdgeRow, JobEventRow, JobRow
 from spica.model.errors import UsageError
 from spica.model.job import ENDED, LIVE_ATTEMPTS, JobState
@@ -21,6 +22,7 @@ _LIVE_JOBS = tuple(s for s in JobState if s not in ENDED)
 class Pending:
     """What a node could still wait for: ready jobs (now or soon), attempts of others whose lease ended, next start.
 
+    For a drained node no job is ready.
     `soonest_s` is the time until the first job that is ready but not yet due, None where there is none.
     """
 
@@ -73,7 +75,8 @@ def live_inputs(session: Session, kind: str) -> frozenset[str]:
 
 def pending_work(session: Session, node_id: int, within_s: float) -> Pending:
     """Count what the node could run now or within some seconds, and the attempts of others that wait to be reaped."""
-    mine = (JobRow.state == JobState.READY, or_(JobRow.node_id.is_(None), JobRow.node_id == node_id))
+    takes = select(NodeRow.id).where(NodeRow.id == node_id, NodeRow.drained_at.is_(None)).exists()
+    mine = (takes, JobRow.state == JobState.READY, or_(JobRow.node_id.is_(None), JobRow.node_id == node_id))
     due = or_(JobRow.not_before.is_(None), JobRow.not_before <= after_s(within_s))
     ready = session.scalar(select(func.count()).select_from(JobRow).where(*mine, due))
     expired = session.scalar(

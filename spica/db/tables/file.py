@@ -27,6 +27,10 @@ class NodeRow(Base):
     """A node that keeps files and runs jobs."""
 
     __tablename__ = "node"
+    __table_args__ = (
+        CheckConstraint("(drained_at IS NULL) = (drained_why IS NULL)", "drained_for_a_reason"),
+        CheckConstraint("drained_at IS NOT NULL OR drained_by_id IS NULL", "drained_by_somebody"),
+    )
     id: Mapped[int] = key()
     name: Mapped[str] = mapped_column(Text, unique=True, comment="name of the node")
     host: Mapped[str | None] = mapped_column(Text, comment="host name it last ran on")
@@ -40,6 +44,11 @@ class NodeRow(Base):
     load: Mapped[float | None] = mapped_column(Float, comment="load average of one minute")
     address: Mapped[str | None] = mapped_column(Text, comment="host:port where its daemon serves files; NULL: does not")
     token: Mapped[str | None] = mapped_column(Text, comment="bearer token that its file service asks of other nodes")
+    drained_at: Mapped[datetime | None] = instant("since when a person lets it take no new jobs")
+    drained_why: Mapped[str | None] = mapped_column(Text, comment="why it is drained")
+    drained_by_id: Mapped[int | None] = mapped_column(
+        ForeignKey("person.id"), comment="who drained it; NULL: the command line"
+    )
     created_at: Mapped[datetime] = stamp("when it was first seen")
 
 

@@ -15,6 +15,6 @@ router = APIRouter(prefix="/api", tags=["nodes"])
 
 @router.get("/nodes", response_model=list[NodeEntry])
 def nodes(request: Request, person: Viewer) -> JSONResponse:
-    """List all nodes by id."""
+    """List all nodes by id, with who drained them and why, and the runs and filters that go to each."""
     with site_of(request).read() as session:
-        return answer(list_nodes(session))
+        return answer(list_nodes(session, placed=True))

@@ -27,6 +27,7 @@ from spica_web.pages import (
     rule,
     sky,
     stack,
+    stale,
     tag,
     view,
 )
@@ -45,6 +46,7 @@ ROUTERS = tuple(
         queue,
         grades,
         rule,
+        stale,
         stack,
         restack,
         catalogue,

@@ -38,6 +38,7 @@ from spica.model.overview import NodeEntry, StackEntry
 from spica_web.deps import Site, Visitor, site_of
 from spica_web.draw.sky import SkyChart, draw_sky
 from spica_web.kept import Shelf, shelf_of
+from spica_web.pages.stale import count_stale
 from spica_web.public import is_guest
 from spica_web.render import Page, render
 from spica_web.words import seconds
@@ -102,14 +103,16 @@ def home_page(request: Request, person: Visitor, token: str | None = None) -> Re
             nav="home",
             flow=flow,
             waiting=waiting,
-            late=[] if guest else _late(session, shelf, snapshot, flow, waiting, jobs, nodes),
+            late=[]
+            if guest
+            else [*_late(session, shelf, snapshot, flow, waiting, jobs, nodes), *_late_stacks(count_stale(request))],
             fields=fields[:SHOWN_FIELDS],
             more_fields=max(0, len(fields) - SHOWN_FIELDS),
             errors=[] if guest else read_errors(session, 6),
             jobs=jobs,
             nodes=nodes,
             stacks=list_stacks(session, site.workspace, order=[ImageRow.id.desc()], limit=6),
-            sky=[] if drawn is None else _drawn(session, shelf, version, drawn),
+            sky=[] if drawn is None else _drawn(site, shelf, version, drawn),
             mapped=drawn is None,
             age_s=snapshot.age_s,
             folder="" if guest else str(site.workspace.folder),
@@ -137,8 +140,14 @@ def drawn_ids(images: ImageColumns) -> list[int] | None:
     return sorted([*images.id[rows].tolist(), *images.id[stacks].tolist()]) if len(stacks) <= MAX_DRAWN else None
 
 
-def _drawn(session: Session, shelf: Shelf, version: int, ids: Sequence[int]) -> list[SkyChart]:
-    return shelf.get("charts", version, lambda: draw_sky(read_shapes(session, ids)))
+def _drawn(site: Site, shelf: Shelf, version: int, ids: Sequence[int]) -> list[SkyChart]:
+    """Return the plots; a thread may make them after the request has ended, so that it needs a session of its own."""
+
+    def make() -> list[SkyChart]:
+        with site.read() as session:
+            return draw_sky(read_shapes(session, ids))
+
+    return shelf.get("charts", version, make)
 
 
 def _late(
@@ -170,8 +179,7 @@ def _gaps(session: Session, snapshot: Snapshot, night: date) -> list[Gap]:
 
 def _late_work(waiting: Waiting, jobs: JobCounts, nodes: Sequence[NodeEntry], flow: Flow) -> list[Late]:
     found = []
-    working = any(n.alive for n in nodes)
-    start = "look at the running jobs, or add slots" if working else "start a daemon: spica daemon"
+    start = _how_to_begin(nodes)
     silent = [n.name for n in nodes if not n.alive and n.state != "stopped"]
     if silent:
         what = f"{'node is' if len(silent) == 1 else 'nodes are'} silent: {', '.join(silent[:4])}"
@@ -188,6 +196,20 @@ def _late_work(waiting: Waiting, jobs: JobCounts, nodes: Sequence[NodeEntry], fl
         link = f"/exposures?night={flow.night}&state=registered"
         found.append(Late(unmeasured, "of the last night without quality", link, "run their assess jobs again"))
     return found
+
+
+def _how_to_begin(nodes: Sequence[NodeEntry]) -> str:
+    """Return what lets waiting jobs begin."""
+    if any(n.takes_jobs for n in nodes):
+        return "look at the running jobs, or add slots"
+    drained = next((n.name for n in nodes if n.alive), None)
+    return "start a daemon: spica daemon" if drained is None else f"resume a node: {drained} is drained"
+
+
+def _late_stacks(n: int) -> list[Late]:
+    """Return the stacks that would be others if they were made today."""
+    what = f"{'stack is' if n == 1 else 'stacks are'} stale: grades, measures, marks or rules changed since"
+    return [Late(n, what, "/stacks/stale", "look at what changed, and plan them again")] if n else []
 
 
 def _late_night(night: date, gaps: Sequence[Gap], short: Sequence[Short]) -> list[Late]:

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from sqlalchemy.orm import Session
 
 from spica.db.node import list_nodes
+from spica.db.node_wait import NodeWait, explain_wait
 from spica.db.overview import list_jobs
 from spica.db.pages.failure import Cause, newest_causes
 from spica.db.pages.image import OutcomeEntry
@@ -116,7 +117,7 @@ class JobPage(Page):
     relatives: list[Relative]
     acts: tuple[str, ...]
     again: str
-    bound: str
+    wait: NodeWait | None
 
 
 def read_job_query(words: Mapping[str, str]) -> JobQuery:
@@ -229,7 +230,6 @@ def job_page(request: Request, person: Viewer, job_id: int) -> HTMLResponse:
         job = need_job(session, job_id)
         attempts = read_attempts(session, job_id)
         cure = cure_of(job.error_kind, attempts[0].row.exit_code if attempts else None) if job.error_text else None
-        nodes = {n.id: n.name for n in list_nodes(session)} if job.node_id is not None else {}
         page = JobPage(
             title=f"Job {job_id}",
             nav="jobs",
@@ -242,7 +242,7 @@ def job_page(request: Request, person: Viewer, job_id: int) -> HTMLResponse:
             relatives=read_relatives(session, job_id),
             acts=_acts(job, cure),
             again=again_address(job),
-            bound=nodes.get(job.node_id or 0, ""),
+            wait=explain_wait(session, job),
         )
     return render(request, page)
 

@@ -1,4 +1,4 @@
-"""The nodes of the cluster: whether they live, what they do and hold, and which exposures go to them."""
+"""The nodes of the cluster: whether they live, take jobs, what they do and hold, and which exposures go to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from spica.db.node import Node, list_nodes
+from spica.db.node import Node, drain_node, list_nodes, resume_node
 from spica.db.overview import list_nodes as list_node_entries
 from spica.db.pages.job import LiveAttempt, read_live
 from spica.db.pages.node import (
@@ -39,11 +39,12 @@ router = APIRouter()
 SHOWN = 100
 Word = Annotated[str, Form(max_length=200)]
 NodeId = Annotated[int, Form(ge=1, le=2**62)]
+Why = Annotated[str, Form(max_length=1000)]
 
 
 @dataclass(frozen=True)
 class NodeLine:
-    """One node with what it does, holds, suffered, and what waits for it; `stuck`: it will not come for that soon."""
+    """One node with what it does, holds, suffered, and what waits for it; `stuck`: it will not take that soon."""
 
     node: Node
     running: list[LiveAttempt]
@@ -55,11 +56,12 @@ class NodeLine:
 
 @dataclass(frozen=True)
 class GroupLine:
-    """Where a group goes, and its size where it was counted."""
+    """Where a group goes, whether that node is alive or drained, and the size of the group where it was counted."""
 
     place: Placement
     size: GroupSize | None
     alive: bool
+    drained: bool
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class NodesPage(Page):
     nav: str
     lines: list[NodeLine]
     alive: int
+    drained: int
+    taking: int
     most_free: int
     groups: list[GroupLine]
     folder: str
@@ -79,7 +83,7 @@ class NodesPage(Page):
 
 @router.get("/nodes", response_class=HTMLResponse)
 def nodes_page(request: Request, person: Viewer, moved: int | None = None) -> Response:
-    """Show every node with its last heartbeat, and where groups of exposures go."""
+    """Show every node with its last heartbeat, whether it takes jobs, and where groups of exposures go."""
     site, form = site_of(request), wanted_form(request)
     with site.read() as session:
         nodes = list_nodes(session)
@@ -90,14 +94,18 @@ def nodes_page(request: Request, person: Viewer, moved: int | None = None) -> Re
         )
         placements = list_placements(session, SHOWN)
         sizes = {(s.run, s.filter): s for s in read_group_sizes(session, [(p.run, p.filter) for p in placements])}
-    living = {n.id for n in nodes if n.alive}
+    living, drained = {n.id for n in nodes if n.alive}, {n.id for n in nodes if n.drain is not None}
     page = NodesPage(
         title="Nodes",
         nav="nodes",
         lines=lines,
         alive=len(living),
+        drained=len(drained),
+        taking=len(living - drained),
         most_free=max((n.disk_free_bytes or 0 for n in nodes), default=0),
-        groups=[GroupLine(p, sizes.get((p.run, p.filter)), p.node_id in living) for p in placements],
+        groups=[
+            GroupLine(p, sizes.get((p.run, p.filter)), p.node_id in living, p.node_id in drained) for p in placements
+        ],
         folder=str(site.workspace.folder),
         moved="" if moved is None else f"{moved} waiting {'job goes' if moved == 1 else 'jobs go'} there now.",
     )
@@ -111,7 +119,7 @@ def node_lines(
     held: list[Held],
     waiting: list[WaitingFor],
 ) -> list[NodeLine]:
-    """Return a line for each node; jobs that wait for one that stopped, or is silent for ten minutes, are stuck."""
+    """Return a line for each node; what waits for one that is drained, stopped, or silent for ten minutes is stuck."""
     holds, waits = {h.node_id: h for h in held}, {w.node_id: w for w in waiting}
     return [
         NodeLine(
@@ -120,7 +128,7 @@ def node_lines(
             [m for m in mishaps if m.node_id == n.id],
             holds.get(n.id),
             waits.get(n.id),
-            n.id in waits and is_away(n),
+            n.id in waits and (n.drain is not None or is_away(n)),
         )
         for n in nodes
     ]
@@ -144,6 +152,22 @@ def forget_placement(request: Request, person: Operator, run: Word = "", filter:
     """Forget where a group goes: its next exposures are placed anew."""
     with site_of(request).database.begin() as session:
         forget_group(session, run, filter, person.id)
+    return RedirectResponse("/nodes", status_code=303)
+
+
+@router.post("/nodes/{node_id}/drain")
+def drain(request: Request, person: Operator, node_id: int, why: Why = "") -> Response:
+    """Let a node take no new jobs until it is resumed; running jobs end."""
+    with site_of(request).database.begin() as session:
+        drain_node(session, node_id, why.replace("\0", ""), person.id)
+    return RedirectResponse("/nodes", status_code=303)
+
+
+@router.post("/nodes/{node_id}/resume")
+def resume(request: Request, person: Operator, node_id: int) -> Response:
+    """Let a drained node take jobs again."""
+    with site_of(request).database.begin() as session:
+        resume_node(session, node_id, person.id)
     return RedirectResponse("/nodes", status_code=303)
 
 

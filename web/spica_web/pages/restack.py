@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from spica.db.person import audit
 from spica.db.tables.image import ImageRow
 from spica.model.errors import ConflictError, NothingToDoError
 from spica.scheduling.restack import restack
@@ -106,7 +105,4 @@ def plan_again(request: Request, person: Operator, image_id: int, dry: Annotated
     need_stack(site, image_id)
     done = restack(site.database, site.workspace, image_id, person_id=person.id)
     found = (done.plans or done.known)[0]
-    if done.plans:
-        with site.database.begin() as session:
-            audit(session, person.id, "restack", f"image:{image_id}", f"plan {found.plan}")
     return RedirectResponse(f"/plans/{found.plan}", status_code=303)

@@ -65,6 +65,7 @@ from spica_web.pages.image import (
     standing_grade,
 )
 from spica_web.pages.measures import MeasureLine, measure_lines
+from spica_web.pages.stale import count_stale
 from spica_web.public import is_guest, shown_grades, shown_stack
 from spica_web.query import PAGE_SIZE, Paging, choice, read_page
 from spica_web.render import Page, render
@@ -200,6 +201,7 @@ class StacksPage(Page):
     filters: tuple[str, ...]
     heads: tuple[Head, ...]
     paging: Paging
+    n_stale: int
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,8 @@ def stacks_page(request: Request, person: Visitor) -> Response:
     states = tuple(s.value for s in STATES)
     title = "Stacks" if query.wanted is ImageKind.STACK else "Calibrated copies"
     paging = Paging(page, PAGE_SIZE, total)
-    return render(request, StacksPage(title, "stacks", rows, counts, states, query, filters, HEADS, paging))
+    n_stale = 0 if is_guest(person) else count_stale(request)
+    return render(request, StacksPage(title, "stacks", rows, counts, states, query, filters, HEADS, paging, n_stale))
 
 
 @router.get("/stacks/{image_id}", response_class=HTMLResponse)

@@ -74,7 +74,7 @@
   const dialog = one("#keys");
   const ACTED_ON = {
     grading: "[data-grading]", rows: "table[data-rows]", turn: '[data-key="next"], [data-key="previous"]', up: '[data-key="up"]', slash: "[data-slash]",
-    picture: "[data-viewer]", map: "[data-sky]:not([data-small])", editor: "[data-editor]", judge: "[data-submit]",
+    picture: "[data-viewer]", marks: "[data-draw]", map: "[data-sky]:not([data-small])", editor: "[data-editor]", judge: "[data-submit]",
   };
   const tellKeys = () => {
     all("[data-for]", dialog).forEach((line) => { line.hidden = !one(ACTED_ON[line.dataset.for], one("#main")); });

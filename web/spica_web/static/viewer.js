@@ -386,6 +386,17 @@
         for (const m of Array.isArray(list) ? list : []) { ink.beginPath(); this.outline(m, r); ink.stroke(); }
       });
       if (this.draft) { ink.strokeStyle = INK.draft; ink.beginPath(); this.outline(this.draft, r, this.draft.open); ink.stroke(); }
+      if (this.draft?.cross) this.cross(this.sx(this.draft.x_pix.at(-1)), this.sy(this.draft.y_pix.at(-1)), dpr);
+    }
+    /* Where the keys draw; open in the middle, so that the pixel is seen. */
+    cross(x, y, dpr) {
+      for (const [width, colour] of [[5, INK.shade], [2, INK.draft]]) {
+        this.ink.lineWidth = width * dpr; this.ink.strokeStyle = colour; this.ink.beginPath();
+        for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+          this.ink.moveTo(x + 4 * dx * dpr, y + 4 * dy * dpr); this.ink.lineTo(x + 16 * dx * dpr, y + 16 * dy * dpr);
+        }
+        this.ink.stroke();
+      }
     }
     given(p, name, act) {
       const here = `${name}:here`;
@@ -539,7 +550,7 @@
       c.addEventListener("pointermove", (e) => {
         const now = here(e), at = this.toMosaic(...now), d = this.draft;
         if (drag && this.mode === "circle" && d) { d.radius_pix = Math.hypot(at.x - d.x_pix[0], at.y - d.y_pix[0]); this.later(); }
-        else if (this.mode === "polygon") { if (d) { d.x_pix[d.x_pix.length - 1] = at.x; d.y_pix[d.y_pix.length - 1] = at.y; this.later(); } }
+        else if (this.mode === "polygon") { if (d && !d.cross) { d.x_pix[d.x_pix.length - 1] = at.x; d.y_pix[d.y_pix.length - 1] = at.y; this.later(); } }
         else if (drag) { this.pan(now[0] - drag[0], now[1] - drag[1]); drag = now; }
         this.cursor(...now);
       });
