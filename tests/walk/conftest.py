@@ -210,32 +210,40 @@ def template() -> Iterator[Template]:
     """Return a workspace made by `init`, `reference add` and `ingest --wait`, at rest; all workers share one."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
     place = Path(tempfile.gettempdir()) / f"spt-{run[:12]}"
-    with _lock(place.with_suffix(".lock")) as alone:
-        if not (place / "told.json").exists():
-            shutil.rmtree(place, ignore_errors=True)
-            _make_template(place)
-        fcntl.flock(alone, fcntl.LOCK_SH)  # in use from here on
+    with _in_use(place):
         told = json.loads((place / "told.json").read_text())
         before = {name: (sha256, changed_ns) for name, (sha256, changed_ns) in told["before"].items()}
         yield Template(place / "template", place / "truth", Said(**told["ingest"]), before)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else uses it
-            shutil.rmtree(place, ignore_errors=True)
-            place.with_suffix(".lock").unlink()
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[int]:
-    """Hold a lock that other processes know by its path; it ends with this process at the latest."""
+def _in_use(place: Path) -> Iterator[None]:
+    """Make a template where nobody has, share its lock while it is used, and take it away where nobody else does."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(place.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:  # else somebody took the file away while we waited
-                yield descriptor
+            _make_alone(lock, place)
+            fcntl.flock(lock, fcntl.LOCK_SH)  # waits for who makes it
+            if os.fstat(lock).st_nlink and (place / "told.json").exists():
+                yield
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(place, ignore_errors=True)
+                    place.with_suffix(".lock").unlink()
                 return
         finally:
-            os.close(descriptor)
+            os.close(lock)
+
+
+def _make_alone(lock: int, place: Path) -> None:
+    """Make the template, unless it is there or another process is at it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    if os.fstat(lock).st_nlink and not (place / "told.json").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        _make_template(place)
 
 
 def _make_template(place: Path) -> None:
