@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
@@ -157,17 +159,29 @@ class Listener:
         self._connection = psycopg.connect(conninfo_of(url), autocommit=True, connect_timeout=CONNECT_LIMIT_S)
         for channel in channels:
             self._connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        self._woken, self._waker = socket.socketpair()
+        self._poll = select.poll()
+        for readable in (self._connection, self._woken):
+            self._poll.register(readable, select.POLLIN)
 
     def wait(self, timeout_s: float) -> list[str]:
-        """Return the payloads that come within the time, as soon as there is one; empty when it is over.
+        """Return the payloads that come within the time, as soon as there is one; empty when it is over, or woken.
 
         Raises TransientError where the database goes away.
         """
         try:
-            return [n.payload for n in self._connection.notifies(timeout=timeout_s, stop_after=1)]
+            return self._come() or (self._come() if self._poll.poll(1000.0 * timeout_s) else [])
         except psycopg.Error as trouble:
             told = explain(trouble, self._place)
             raise (told or TransientError(f"the database at {self._place} went away; try again later")) from trouble
+
+    def _come(self) -> list[str]:
+        return [n.payload for n in self._connection.notifies(timeout=0)]
+
+    def wake(self) -> None:
+        """End the wait of another thread, and every later one."""
+        with contextlib.suppress(OSError):  # closed already
+            self._waker.send(b".")
 
     def __iter__(self) -> Iterator[str]:
         """Yield payloads as they come, without end."""
@@ -181,6 +195,8 @@ class Listener:
     def close(self) -> None:
         """Stop listening."""
         self._connection.close()
+        self._woken.close()
+        self._waker.close()
 
     def __enter__(self) -> Listener:
         """Return itself; closed at the end of the block."""

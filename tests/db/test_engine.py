@@ -101,6 +101,18 @@ def test_listen_hears_what_is_committed(database: Database) -> None:
         assert time.monotonic() - start >= 0.19
 
 
+def test_a_listener_is_woken_by_another_thread(database: Database) -> None:
+    with database.listen() as listener:
+        start = time.monotonic()
+        threading.Timer(0.1, listener.wake).start()
+        assert listener.wait(60.0) == []
+        assert 0.09 <= time.monotonic() - start < 30.0
+        with database.begin() as session:
+            notify(session, "image:3")
+        assert listener.wait(60.0) == ["image:3"], "what has come is heard all the same"
+    listener.wake()
+
+
 def test_listener_of_a_lost_server(database: Database) -> None:
     """Where the connection is cut the listener says so."""
     with database.listen() as listener:

@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from spica.db.engine import Database
+from spica.db.engine import Database, Listener
 from spica.model.errors import SpicaError, TransientError
 
 log = logging.getLogger("spica_web")
@@ -34,6 +34,7 @@ class EventHub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._listener: Listener | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to listen; notifications are handed over on this loop."""
@@ -45,6 +46,8 @@ class EventHub:
     def stop(self) -> None:
         """End the thread."""
         self._over.set()
+        if self._listener is not None:
+            self._listener.wake()
         if self._thread is not None:
             self._thread.join(5.0)
 
@@ -70,9 +73,10 @@ class EventHub:
 
     def _listen(self) -> None:
         with self._database.listen() as listener:
+            self._listener = listener  # before the look whether all is over: who ends this looks the other way round
             self._heard([RESYNC])
             while not self._over.is_set():
-                told = listener.wait(0.5)
+                told = listener.wait(5.0)
                 if told:
                     self._heard(told)
 
