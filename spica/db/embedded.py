@@ -14,11 +14,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +61,9 @@ class EmbeddedServer:
         self._fsync = fsync
         self._grace_s = grace_s
         self._binaries = binaries
+        self._seen: select.poll | None = None
+        self._held: int | None = None
+        self._look = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -75,6 +80,30 @@ class EmbeddedServer:
         """Process id of the server, None where it does not run now."""
         return keeper.postmaster_pid(str(self.place.data))
 
+    def runs(self) -> bool:
+        """Whether the server runs; of one that was seen before one call of the kernel tells, not files."""
+        watched = self._seen
+        if watched is not None and not watched.poll(0):
+            return True
+        with self._look:
+            self._forget()
+            pid = self.pid
+            if pid is not None:
+                self._watch(pid)
+        return pid is not None
+
+    def _watch(self, pid: int) -> None:
+        """Hold on to a process: what is held becomes readable when it ends, be it a zombie or gone."""
+        with contextlib.suppress(AttributeError, OSError):  # no such call on this system, or it has just ended
+            self._held = os.pidfd_open(pid)
+            self._seen = select.poll()
+            self._seen.register(self._held, select.POLLIN)
+
+    def _forget(self) -> None:
+        held, self._held, self._seen = self._held, None, None
+        if held is not None:
+            os.close(held)
+
     def revive(self) -> None:
         """Start server and keeper again where one of them was killed."""
         with _start_lock(self.place):
@@ -88,6 +117,8 @@ class EmbeddedServer:
             _ensure_keeper(self.place, self._grace_s)
         os.close(self._users)
         self._users = None
+        with self._look:
+            self._forget()
 
     def stop(self) -> None:
         """Give up the hold and stop the server at once where nobody else holds it; for tests and maintenance."""

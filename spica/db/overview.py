@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, any_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
 from spica.db.node import list_nodes as read_nodes
@@ -137,6 +139,18 @@ def _image_entry(i: ImageRow, m: MeasureRow | None, reasons: Sequence[Reason], p
     )
 
 
+@functools.cache
+def _stacks_said() -> Select[ImageRow, MeasureRow, StackRow, SolutionRow]:
+    """Return the statement of stacks, without bounds; to build it takes as long as to answer it."""
+    newest = select(func.max(SolutionRow.id)).where(SolutionRow.plan_id == ImageRow.plan_id)
+    return (
+        select(ImageRow, MeasureRow, StackRow, SOLUTION)
+        .join(StackRow, StackRow.image_id == ImageRow.id)
+        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
+        .outerjoin(SOLUTION, SOLUTION.id == newest.correlate(ImageRow).scalar_subquery())
+    )
+
+
 def list_stacks(
     session: Session,
     workspace: Workspace,
@@ -147,18 +161,7 @@ def list_stacks(
     offset: int = 0,
 ) -> list[StackEntry]:
     """Return stacks and calibrated copies as the JSON contract has them."""
-    solution = SOLUTION
-    newest = select(func.max(SolutionRow.id)).where(SolutionRow.plan_id == ImageRow.plan_id)
-    query = (
-        select(ImageRow, MeasureRow, StackRow, solution)
-        .join(StackRow, StackRow.image_id == ImageRow.id)
-        .outerjoin(MeasureRow, MeasureRow.image_id == ImageRow.id)
-        .outerjoin(solution, solution.id == newest.correlate(ImageRow).scalar_subquery())
-        .where(*where)
-        .order_by(*order, ImageRow.id)
-        .limit(limit)
-        .offset(offset)
-    )
+    query = _stacks_said().where(*where).order_by(*order, ImageRow.id).limit(limit).offset(offset)
     rows = [(i, m, s, solved) for i, m, s, solved in session.execute(query)]
     ids = [i.id for i, _, _, _ in rows]
     files = _stack_files(session, ids)
@@ -168,24 +171,37 @@ def list_stacks(
     return [_stack_entry(i, m, s, solved, files, paths, delivered.get(i.id), i.id in stale) for i, m, s, solved in rows]
 
 
-def _stack_files(session: Session, ids: Sequence[int]) -> dict[tuple[int, str], int]:
-    query = (
+def _ids() -> Any:
+    return any_(bindparam("ids", type_=ARRAY(BigInteger)))
+
+
+@functools.cache
+def _stack_files_said() -> Select[int | None, str, int]:
+    return (
         select(ProductRow.image_id, ProductRow.role, ProductRow.file_id)
-        .where(ProductRow.image_id.in_(ids), ProductRow.role.in_((Role.WEIGHT, Role.CATALOGUE)))
+        .where(ProductRow.image_id == _ids(), ProductRow.role.in_((Role.WEIGHT, Role.CATALOGUE)))
         .order_by(ProductRow.id)
     )
-    return {(i, role): f for i, role, f in session.execute(query) if i is not None} if ids else {}
+
+
+def _stack_files(session: Session, ids: Sequence[int]) -> dict[tuple[int, str], int]:
+    rows = session.execute(_stack_files_said(), {"ids": list(ids)}) if ids else ()
+    return {(i, role): f for i, role, f in rows if i is not None}
+
+
+@functools.cache
+def _delivered_said() -> Select[int, str, str]:
+    return (
+        select(DeliveryRow.image_id, NodeRow.name, DeliveryRow.folder)
+        .join(NodeRow, NodeRow.id == DeliveryRow.node_id)
+        .where(DeliveryRow.image_id == _ids())
+        .order_by(DeliveryRow.id)
+    )
 
 
 def _delivered(session: Session, workspace: Workspace, ids: Sequence[int]) -> dict[int, str]:
-    query = (
-        select(DeliveryRow.image_id, NodeRow.name, DeliveryRow.folder)
-        .join(NodeRow, NodeRow.id == DeliveryRow.node_id)
-        .where(DeliveryRow.image_id.in_(ids))
-        .order_by(DeliveryRow.id)
-    )
     found = {}
-    for image_id, node, folder in session.execute(query) if ids else ():
+    for image_id, node, folder in session.execute(_delivered_said(), {"ids": list(ids)}) if ids else ():
         roots = workspace.roots if node == workspace.node else workspace.peer_roots(node) or {}
         if "outgoing" in roots:
             found[image_id] = str(roots["outgoing"] / folder)

@@ -170,6 +170,7 @@ def stale_candidates(session: Session) -> list[StaleCandidate]:
     return sorted(rows, key=lambda c: (c.changed_at, c.stack_id), reverse=True)
 
 
+@functools.cache
 def _standing() -> CTE:
     """Return the stacks that stand with what planned them, and the newest quality that they were judged by."""
     stack = aliased(ImageRow)

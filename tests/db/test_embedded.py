@@ -344,11 +344,15 @@ def test_revive_in_the_same_process(here: Path) -> None:
     server = start(here)
     old = server.pid
     assert old is not None
+    assert [server.runs(), server.runs()] == [True, True]
     os.kill(old, signal.SIGKILL)
     assert wait_until(lambda: server.pid is None)
+    assert not server.runs()
     server.revive()
     assert server.pid not in (None, old)
+    assert server.runs()
     server.stop()
+    assert not server.runs()
 
 
 def test_close_replaces_a_killed_keeper(here: Path) -> None:

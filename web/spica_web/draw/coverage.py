@@ -79,10 +79,29 @@ def draw_coverage(snapshot: Snapshot, split: Split) -> Coverage | None:
     if not cells.ids.size:
         return None
     inside = split.taken[pixels[split.taken] >= 0]
-    within = np.searchsorted(cells.ids, pixels[inside] >> 2 * (FINEST - cells.order))
+    within = _places(cells, pixels[inside])
     n_in = np.bincount(within, minlength=cells.ids.size)
     exptime = np.bincount(within, np.nan_to_num(images.exptime[inside]), cells.ids.size).astype(np.float64)
-    return _drawn(cells, n_in, exptime)
+    plot = snapshot.cache.get(("rules.plot", split.bounds), sources, lambda: _plot(cells))
+    drawn = (
+        Cell(place[0], place[1], n, total - n, round(seconds, 1), path)
+        for place, n, total, seconds, path in zip(
+            plot.places, n_in.tolist(), cells.total.tolist(), exptime.tolist(), plot.paths, strict=True
+        )
+    )
+    size_deg = round(_size_deg(cells.order), 4)
+    return Coverage(WIDTH, HEIGHT, cells.order, size_deg, tuple(drawn), plot.grid, plot.labels, cells.unplaced)
+
+
+def _places(cells: _Cells, pixels: Ints) -> Ints:
+    """Return which of the cells each pixel lies in: by a table where that is small, else by search."""
+    coarse = pixels >> 2 * (FINEST - cells.order)
+    if cells.order > 8:
+        return np.searchsorted(cells.ids, coarse)
+    table = np.zeros(12 * 4**cells.order, dtype=np.int64)
+    table[cells.ids] = np.arange(cells.ids.size)
+    found: Ints = table[coarse]
+    return found
 
 
 @dataclass(frozen=True)
@@ -141,8 +160,18 @@ def _size_deg(order: int) -> float:
     return math.degrees(math.sqrt(4.0 * math.pi / (12 * 4**order)))
 
 
-def _drawn(cells: _Cells, n_in: Ints, exptime: Floats) -> Coverage:
-    order, ids, total = cells.order, cells.ids, cells.total
+@dataclass(frozen=True)
+class _Plot:
+    """What of the map depends on the candidates alone: centre and outline of each cell, lines and their labels."""
+
+    places: tuple[tuple[float, float], ...]
+    paths: tuple[str, ...]
+    grid: str
+    labels: tuple[Label, ...]
+
+
+def _plot(cells: _Cells) -> _Plot:
+    order, ids = cells.order, cells.ids
     ra, dec = hpgeom.pixel_to_angle(2**order, ids)
     edge_ra, edge_dec = hpgeom.boundaries(2**order, ids, 1 if order > 4 else 2)
     middle = _middle(ra, dec)
@@ -150,23 +179,12 @@ def _drawn(cells: _Cells, n_in: Ints, exptime: Floats) -> Coverage:
     narrow = reach < NARROW_DEG
     project = _tangent(*middle, reach) if narrow else _hammer
     x, y = project(_near(edge_ra, ra[:, None]), edge_dec)
-    paths = [
+    paths = (
         "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(xs, ys, strict=True)) + "Z"
         for xs, ys in zip(x, y, strict=True)
-    ]
-    grid, labels = _grid(project, middle if narrow else None, reach)
-    drawn = tuple(
-        Cell(
-            round(float(ra[i]), 4),
-            round(float(dec[i]), 4),
-            int(n_in[i]),
-            int(total[i] - n_in[i]),
-            round(float(exptime[i]), 1),
-            paths[i],
-        )
-        for i in range(ids.size)
     )
-    return Coverage(WIDTH, HEIGHT, order, round(_size_deg(order), 4), drawn, grid, labels, cells.unplaced)
+    places = zip(np.round(ra, 4).tolist(), np.round(dec, 4).tolist(), strict=True)
+    return _Plot(tuple(places), tuple(paths), *_grid(project, middle if narrow else None, reach))
 
 
 def _reach(ra: Floats, dec: Floats) -> float:
