@@ -61,7 +61,6 @@ class EmbeddedServer:
         self._fsync = fsync
         self._grace_s = grace_s
         self._binaries = binaries
-        self._seen: select.poll | None = None
         self._held: int | None = None
         self._look = threading.Lock()
 
@@ -82,25 +81,22 @@ class EmbeddedServer:
 
     def runs(self) -> bool:
         """Whether the server runs; of one that was seen before one call of the kernel tells, not files."""
-        watched = self._seen
-        if watched is not None and not watched.poll(0):
-            return True
+        held = self._held
+        if held is not None:
+            ended = select.poll()
+            ended.register(held, select.POLLIN)
+            if not ended.poll(0):
+                return True
         with self._look:
             self._forget()
             pid = self.pid
             if pid is not None:
-                self._watch(pid)
+                with contextlib.suppress(AttributeError, OSError):  # no such call on this system, or it has just ended
+                    self._held = os.pidfd_open(pid)  # readable when the process ends, be it a zombie or gone
         return pid is not None
 
-    def _watch(self, pid: int) -> None:
-        """Hold on to a process: what is held becomes readable when it ends, be it a zombie or gone."""
-        with contextlib.suppress(AttributeError, OSError):  # no such call on this system, or it has just ended
-            self._held = os.pidfd_open(pid)
-            self._seen = select.poll()
-            self._seen.register(self._held, select.POLLIN)
-
     def _forget(self) -> None:
-        held, self._held, self._seen = self._held, None, None
+        held, self._held = self._held, None
         if held is not None:
             os.close(held)
 
