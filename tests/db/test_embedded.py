@@ -348,13 +348,13 @@ def test_revive_in_the_same_process(here: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda _: all(server.runs() for _ in range(2000)), range(8)))
     os.kill(old, signal.SIGKILL)
-    assert wait_until(lambda: server.pid is None)
-    assert not server.runs()
+    assert wait_until(lambda: not server.runs())
+    assert server.pid is None
     server.revive()
     assert server.pid not in (None, old)
     assert server.runs()
     server.stop()
-    assert not server.runs()
+    assert wait_until(lambda: not server.runs())
 
 
 def test_close_replaces_a_killed_keeper(here: Path) -> None:
