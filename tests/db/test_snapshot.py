@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import threading
 import time
@@ -44,6 +45,7 @@ from spica.model.image import FrameType, ImageKind, ImageState
 from spica.model.job import JobState, Outcome
 from spica.model.person import PersonRole
 
+spreading: Any = importlib.import_module("spica.db.snapshot.spread")  # the package has a function of that name
 _SPEC = importlib.util.spec_from_file_location("shared_selection", Path(__file__).with_name("test_selection.py"))
 assert _SPEC is not None
 assert _SPEC.loader is not None
@@ -291,7 +293,12 @@ def test_an_image_that_is_gone_asks_for_everything(filled: Database) -> None:
 
 @pytest.mark.parametrize("sort", ["", "-id", "seeing", "-seeing", "object", "-filter", "night", "-night", "name",
                                   "-name", "grade", "-grade", "state", "n_stars", "-mjd", "nonsense"])  # fmt: skip
-def test_pages_and_neighbours_are_those_of_a_sorted_list(filled: Database, sort: str) -> None:
+@pytest.mark.parametrize("few", [0, 50_000])
+def test_pages_and_neighbours_are_those_of_a_sorted_list(
+    filled: Database, sort: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By walking along an order of all, and by looking at the values of some: the same."""
+    monkeypatch.setattr(spreading, "FEW_ROWS", few)
     snapshot = snapshot_of(filled)
     rows = np.flatnonzero(np.random.default_rng(1).random(len(snapshot.images)) < 0.7)
     name, down = sort.removeprefix("-"), sort.startswith("-")
@@ -314,6 +321,22 @@ def test_pages_and_neighbours_are_those_of_a_sorted_list(filled: Database, sort:
         assert (place.position, place.total) == (position + 1, len(wanted))
     outside = int(np.setdiff1d(np.arange(len(snapshot.images)), rows)[0])
     assert row_place(snapshot, rows, sort, outside) is None
+
+
+def test_a_ranking_tells_how_any_rows_are_spread(filled: Database) -> None:
+    snapshot = snapshot_of(filled)
+    rng = np.random.default_rng(5)
+    values = np.round(rng.normal(1.0, 0.2, len(snapshot.images)), 2)  # some are equal
+    values[::7] = np.nan
+    snapshot = dataclasses.replace(snapshot, images=dataclasses.replace(snapshot.images, seeing=values))
+    ranked = spreading.ranking(snapshot, "seeing")
+    assert spreading.ranking(snapshot, "seeing") is ranked
+    for share in (0.0, 0.3, 1.0):
+        rows = np.flatnonzero(rng.random(len(values)) < share)
+        known = values[rows][~np.isnan(values[rows])]
+        np.testing.assert_array_equal(ranked.values[ranked.places(rows)], np.sort(known))
+    changed = dataclasses.replace(snapshot, images=dataclasses.replace(snapshot.images, seeing=values + 1.0))
+    assert spreading.ranking(changed, "seeing").values[0] == ranked.values[0] + 1.0
 
 
 def test_spread_counts_every_known_value(filled: Database) -> None:

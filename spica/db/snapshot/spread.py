@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from spica.db.snapshot.columns import WORD_NAMES, Array, Mask, Rows, Snapshot
 
+FEW_ROWS = 50_000
+"""So many rows are ordered by looking at their values."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -100,9 +103,12 @@ def ranking(snapshot: Snapshot, field: str) -> Ranking:
 def ordered(snapshot: Snapshot, rows: Rows, sort: str, offset: int, limit: int) -> Rows:
     """Return one page of rows in an order: `seeing`, `-seeing`, ...; unknown last either way, equal ones by id.
 
-    `sort` empty or unheard of, or `id`: by id. `rows` ascend. The cost is that of finding two values, not of sorting.
+    `sort` empty or unheard of, or `id`: by id. `rows` ascend. The cost is that of finding two values, not of sorting;
+    of a measure, over much of the survey, that of walking along an order that was made once.
     """
     name, down = sort.removeprefix("-"), sort.startswith("-")
+    if len(rows) > FEW_ROWS and _is_measure(snapshot, name):
+        return _walked(_order(snapshot, name, down), rows, offset, limit)
     keys = sort_keys(snapshot, name, down, rows)
     if keys is None:
         found = rows[::-1] if name == "id" and down else rows
@@ -123,6 +129,35 @@ def ordered(snapshot: Snapshot, rows: Rows, sort: str, offset: int, limit: int) 
     near = near[np.argsort(keys[near], kind="stable")]
     skip = offset - int(np.count_nonzero(keys < first))
     return rows[near[skip : skip + end - offset]]
+
+
+def _is_measure(snapshot: Snapshot, name: str) -> bool:
+    column = getattr(snapshot.images, name, None) if name in snapshot.images.__dataclass_fields__ else None
+    return isinstance(column, np.ndarray) and column.dtype.kind == "f"
+
+
+def _order(snapshot: Snapshot, name: str, down: bool) -> NDArray[np.int32]:
+    """Return all rows in the order of a measure, unknown last, equal ones by id; kept until the column changes."""
+    column = snapshot.images.column(name)
+
+    def compute() -> NDArray[np.int32]:
+        return np.argsort(-column if down else column, kind="stable").astype(np.int32)
+
+    return snapshot.cache.get(("order", name, down), (column,), compute)
+
+
+def _walked(order: NDArray[np.int32], rows: Rows, offset: int, limit: int) -> Rows:
+    """Return a page of some rows by walking along the order of all."""
+    wanted = np.zeros(len(order), dtype=np.bool_)
+    wanted[rows] = True
+    found: list[Rows] = []
+    n, start, step = 0, 0, 2 * (offset + limit)
+    while n < offset + limit and start < len(order):
+        part = order[start : start + step]
+        part = part[wanted[part]]
+        found.append(part.astype(np.int64))
+        n, start, step = n + len(part), start + step, 2 * step
+    return np.concatenate(found)[offset : offset + limit] if found else rows[:0]
 
 
 @dataclass(frozen=True)
