@@ -131,7 +131,8 @@ def keep(home: str, data: str, sockets: str, grace_s: float, lock: int) -> None:
             break
         fcntl.flock(start, fcntl.LOCK_UN)
     if not os.path.isdir(home):
-        shutil.rmtree(sockets, ignore_errors=True)  # the workspace was deleted; PostgreSQL notices that itself
+        stop_postmaster(data)  # the workspace was deleted; PostgreSQL sees that itself only where its data lay there
+        shutil.rmtree(sockets, ignore_errors=True)
     elif _is_at(start, os.path.join(home, START_LOCK)):
         stop_postmaster(data)
         shutil.rmtree(sockets, ignore_errors=True)

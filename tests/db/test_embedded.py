@@ -436,7 +436,12 @@ def test_root_below_a_closed_folder(
     shutil.rmtree(closed / "w")
     moved = start_server(closed / "copy" / "db", here / "run" / "s", **options)  # type: ignore[arg-type]
     assert moved.place.data == server.place.data
-    moved.stop()
+    pid = moved.pid
+    assert pid is not None
+    shutil.rmtree(closed / "copy")
+    moved.close()
+    assert wait_until(lambda: keeper.command_of(pid) == []), "the server of a deleted workspace ends too"
+    assert moved.place.data.is_dir(), "its data are not the keeper's to delete"
 
 
 @pytest.mark.usefixtures("as_root")
