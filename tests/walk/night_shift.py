@@ -415,7 +415,7 @@ class NightShift:
             expect(page.locator("[data-job-graph]")).to_contain_text("running")
             self.go("/nodes")
             expect(page.locator(".head .count b")).to_have_text("1")
-            expect(page.locator("table.nodes")).to_contain_text("draining")
+            expect(page.locator("table.nodes")).to_contain_text("ends when idle")
             self.station("nodes.png")
             self.go(f"/plans/{told.plan}")
             self.station("jobs.png")
