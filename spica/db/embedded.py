@@ -14,13 +14,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +59,6 @@ class EmbeddedServer:
         self._fsync = fsync
         self._grace_s = grace_s
         self._binaries = binaries
-        self._held: int | None = None
-        self._look = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -79,27 +75,6 @@ class EmbeddedServer:
         """Process id of the server, None where it does not run now."""
         return keeper.postmaster_pid(str(self.place.data))
 
-    def runs(self) -> bool:
-        """Whether the server runs; of one that was seen before one call of the kernel tells, not files."""
-        held = self._held
-        if held is not None:
-            ended = select.poll()
-            ended.register(held, select.POLLIN)
-            if not ended.poll(0):
-                return True
-        with self._look:
-            self._forget()
-            pid = self.pid
-            if pid is not None:
-                with contextlib.suppress(AttributeError, OSError):  # no such call on this system, or it has just ended
-                    self._held = os.pidfd_open(pid)  # readable when the process ends, be it a zombie or gone
-        return pid is not None
-
-    def _forget(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            os.close(held)
-
     def revive(self) -> None:
         """Start server and keeper again where one of them was killed."""
         with _start_lock(self.place):
@@ -113,8 +88,6 @@ class EmbeddedServer:
             _ensure_keeper(self.place, self._grace_s)
         os.close(self._users)
         self._users = None
-        with self._look:
-            self._forget()
 
     def stop(self) -> None:
         """Give up the hold and stop the server at once where nobody else holds it; for tests and maintenance."""

@@ -118,7 +118,7 @@ class Database:
 
     def _reach(self) -> None:
         """Revive an embedded server that was killed."""
-        if self._server is not None and not self._server.runs():
+        if self._server is not None and self._server.pid is None:
             self._server.revive()
 
     @contextlib.contextmanager

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -345,16 +344,11 @@ def test_revive_in_the_same_process(here: Path) -> None:
     server = start(here)
     old = server.pid
     assert old is not None
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(lambda _: all(server.runs() for _ in range(2000)), range(8)))
     os.kill(old, signal.SIGKILL)
-    assert wait_until(lambda: not server.runs())
-    assert server.pid is None
+    assert wait_until(lambda: server.pid is None)
     server.revive()
     assert server.pid not in (None, old)
-    assert server.runs()
     server.stop()
-    assert wait_until(lambda: not server.runs())
 
 
 def test_close_replaces_a_killed_keeper(here: Path) -> None:
